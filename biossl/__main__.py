@@ -1,0 +1,5 @@
+"""python -m biossl."""
+
+from biossl.cli import entry
+
+entry()

@@ -1,0 +1,115 @@
+"""The ``biossl`` command: finds the verb, parses, prints. One short file a verb; no logic here or there.
+
+A verb's module has ``EXAMPLE`` (a command line), ``arguments(parser)`` and ``run(args) -> dict``. Text for people is
+printed with :func:`say`; the returned dict is what ``--json`` prints. Nothing heavy is imported before the verb is known.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+from typing import Any
+
+from biossl.errors import BiosslError
+
+# verb -> (module, one line)
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("biossl.cli.demo", "simulated patients, end to end"),
+    "list": ("biossl.cli.list", "name the packaged recipes, cards, formats and encoders"),
+    "check": ("biossl.cli.check", "validate a recipe, card, corpus or encoder, alone or as a pair"),
+    "inspect": ("biossl.cli.inspect", "say what a file or folder holds, with findings"),
+    "card": ("biossl.cli.card", "draft a data card for a folder"),
+    "convert": ("biossl.cli.convert", "recordings to a corpus of windows (resumable)"),
+    "label": ("biossl.cli.label", "join a CSV of labels to a corpus"),
+    "split": ("biossl.cli.split", "make a named split of a corpus"),
+    "pretrain": ("biossl.cli.pretrain", "train an encoder without labels"),
+    "probe": ("biossl.cli.probe", "judge a frozen encoder beside honest baselines"),
+    "embed": ("biossl.cli.embed", "write a table of embeddings"),
+    "report": ("biossl.cli.report", "one HTML page of a run"),
+    "import": ("biossl.cli.import_weights", "convert published weights"),
+}
+
+_json_mode = False
+
+
+def say(text: str = "") -> None:
+    """A line for a person: stdout, or stderr when stdout carries JSON."""
+    print(text, file=sys.stderr if _json_mode else sys.stdout, flush=True)
+
+
+def make_parser(verb: str) -> Any:
+    """Parser of one verb with the options every verb has."""
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> Any:
+            text = " ".join(str(message).split())
+            print(f"biossl {verb}: {text}; `biossl {verb} --help` shows an example", file=sys.stderr)
+            raise SystemExit(2)
+
+    module = importlib.import_module(VERBS[verb][0])
+    parser = Parser(
+        prog=f"biossl {verb}",
+        description=f"{VERBS[verb][1]}.\n\nexample:\n  {module.EXAMPLE}",
+        formatter_class=jsonargparse.DefaultHelpFormatter,
+    )
+    module.arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout; text goes to stderr")
+    return parser, module
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code (0 done, 2 request, 3 machine, 4 data)."""
+    global _json_mode
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(
+            "biossl: from biosignal recordings to a pretrained encoder, honest numbers and embeddings\n\nusage: biossl VERB ...\n"
+        )
+        print("\n".join(f"  {name:<10}{text}" for name, (_, text) in VERBS.items()))
+        print("\n`biossl VERB --help` shows the options and an example.")
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("biossl"))
+        return 0
+    verb = argv[0]
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        print(
+            f"biossl: no verb '{verb}'{f'; did you mean {near[0]}?' if near else ''}; `biossl --help` names them", file=sys.stderr
+        )
+        return 2
+    _json_mode = "--json" in argv
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    try:
+        parser, module = make_parser(verb)
+        args = parser.parse_args(argv[1:])
+        result = module.run(args)
+    except BiosslError as error:
+        print(f"biossl {verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"biossl {verb}: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        print(
+            f"biossl {verb}: {error.filename or ''}: {error.strerror or error}; check path, permissions and free space",
+            file=sys.stderr,
+        )
+        return 3
+    if _json_mode:
+        print(json.dumps(result, allow_nan=False, default=str))
+    return 0
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())

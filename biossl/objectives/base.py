@@ -1,0 +1,84 @@
+"""The contract between an objective and the training loop.
+
+What lives here: SamplePlan, Outcome and the Objective base class. Nothing in ``training/`` asks which method runs;
+nothing here knows about files, corpora or Lightning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from biossl.batch import Batch
+from biossl.keys import Keys
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What an objective asks of the loader.
+
+    ``views`` windows per sample, ``pairing`` how a second window is chosen, ``n_sequence`` its length for ``sequence``,
+    ``crops_s`` crop lengths in seconds (empty = whole window), ``sampler`` how rows are drawn.
+    """
+
+    views: int = 1
+    pairing: Literal["none", "adjacent", "same_subject", "sequence"] = "none"
+    n_sequence: int = 1
+    crops_s: tuple[float, ...] = ()
+    sampler: Literal["uniform", "motion", "n_subjects"] = "uniform"
+
+
+@dataclass
+class Outcome:
+    """One step's result.
+
+    ``loss`` scalar with gradient; ``terms`` detached scalars to log; ``watch`` a subset of ``embedding`` (B, D),
+    ``target`` (n, D), ``prediction`` (n, D), detached, for the collapse monitors.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    watch: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """A pretraining objective: owns its encoder and helpers, computes one step.
+
+    Subclasses set ``needs`` and implement :meth:`step`. The encoder is ``self.encoder``.
+    """
+
+    needs: SamplePlan = SamplePlan()
+    encoder: nn.Module
+
+    def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
+        """Loss of one micro-batch.
+
+        Parameters
+        ----------
+        batch : Batch
+        step : int
+            Optimiser step (0-based): schedules are pure functions of it.
+        keys : Keys
+            All randomness.
+        """
+        raise NotImplementedError  # every subclass
+
+    def param_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """AdamW groups: no decay on biases and other 1-D parameters; frozen parameters left out."""
+        decay = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+    def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(source, target) modules of equal layout, updated by the loop after each optimiser step."""
+        return []
+
+    def ema_momentum(self, step: int) -> float:
+        """Momentum m of ``target <- m target + (1 - m) source`` after optimiser step ``step`` (0-based)."""
+        return 1.0
+
+    def export(self) -> nn.Module:
+        """The encoder to save."""
+        return self.encoder
