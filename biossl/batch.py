@@ -81,8 +81,9 @@ class Tokens:
     """Embedded patches before the encoder, lead-major: token = channel * P + patch.
 
     ``x`` (B, N, D); ``time_s`` (B, N) centre of the token in seconds from the window's start; ``channel`` (B, N) index
-    into the batch's channels, -1 = all channels jointly; ``place`` (B, N, 6) or None; ``observed`` (B, N) bool;
-    ``grid`` (C, P) when tokens are a full grid, else None.
+    into the encoder's ``spec.ch_names``, -1 = all channels jointly; ``place`` (B, N, 6) or None; ``observed`` (B, N)
+    bool; ``grid`` (C, P) when tokens are a full grid, else None; ``complete`` True when every token is known to be
+    observed without asking the device.
     """
 
     x: Tensor
@@ -91,12 +92,23 @@ class Tokens:
     observed: Tensor
     place: Tensor | None = None
     grid: tuple[int, int] | None = None
+    complete: bool = False
 
     def grid_view(self) -> Tensor:
         """(B, C, P, D) view without a copy; ValueError when there is no grid."""
         if self.grid is None:
             raise ValueError("these tokens are not on a grid")
         return self.x.view(self.x.shape[0], *self.grid, self.x.shape[-1])
+
+
+@dataclass(frozen=True)
+class TimeKeep:
+    """Kept time patches, the same for all channels: the kept tokens stay a grid (C, K), so attention stays fast.
+
+    ``index`` int64 (B, K), or (K,) shared by the batch, or (M * B, K) for M masks: row m * B + b belongs to sample b.
+    """
+
+    index: Tensor
 
 
 @dataclass

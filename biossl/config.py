@@ -1,8 +1,8 @@
 """Strict YAML to dataclass: unknown keys, wrong types and bad choices are one-line errors with the nearest valid key.
 
-What lives here: reading YAML, a walk that names unknown and missing keys with their full path, and typed filling by
-jsonargparse. Only dataclasses of numbers, text, Literal, lists and dicts are built: no ``Callable``, ``Any`` class
-paths or imports can be named in a file.
+What lives here: reading YAML and a typed walk that fills dataclasses and names the full path of a key that is unknown,
+missing or of another type. Only dataclasses of numbers, text, Literal, lists and dicts are built: no callable, class
+path or import can be named in a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,20 @@ C = TypeVar("C")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which only true/false are booleans, 1e-3 is a number and dates and 00123 stay text."""
+    """YAML in which only true/false are booleans, 1e-3 is a number, dates and 00123 stay text, and no key comes twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; the plain loader would silently keep the last of two equal keys."""
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that either this loader or an ordinary one would read as something else."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -38,6 +51,7 @@ for _tag, _regex, _first in (
     ("tag:yaml.org,2002:null", r"^(?:~|null|)$", ["~", "n", ""]),
 ):
     _Loader.add_implicit_resolver(_tag, re.compile(_regex), list(_first))
+    _Dumper.add_implicit_resolver(_tag, re.compile(_regex), list(_first))
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
@@ -87,7 +101,7 @@ def nearest(key: str, valid: typing.Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"valid: {', '.join(valid)}"
 
 
-def build(cls: type[C], raw: dict[str, Any], *, where: str) -> C:
+def build(cls: type[C], raw: dict[str, Any], *, where: str, prefix: str = "") -> C:
     """An instance of a dataclass from plain values.
 
     Parameters
@@ -96,43 +110,28 @@ def build(cls: type[C], raw: dict[str, Any], *, where: str) -> C:
     raw : dict
         As read from YAML.
     where : str
-        File (and section) named in errors.
+        File named in errors.
+    prefix : str
+        Path of the section inside the file, with its dot (``"mask."``), put before every key in errors.
 
     Raises
     ------
     RequestError
-        One line: ``file: key 'views.a.sfrq' is not known; did you mean 'sfreq'?``
+        One line: ``file: key 'views.a.sfrq' is not known; did you mean 'sfreq'?``. A ``ValueError`` of a dataclass's
+        ``__post_init__`` becomes one as well.
     """
-    _walk(cls, raw, where, "")
-    return typing.cast(C, _instance(cls, raw, where))
-
-
-def _instance(cls: Any, raw: dict[str, Any], where: str) -> Any:
-    import jsonargparse
-
-    class Parser(jsonargparse.ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> Any:
-            raise RequestError(f"{where}: {_readable(message)}")
-
-    parser = Parser()
-    parser.add_argument("--x", type=cls)
-    return parser.instantiate(parser.parse_object({"x": raw})).x
-
-
-def _readable(message: str) -> str:
-    text = " ".join(message.split()).replace('Parser key "x.', 'key "').replace('Parser key "', '"').replace("typing.", "")
-    return text.replace("Expected a <class 'float'>", "expected a number").replace(
-        "Expected a <class 'int'>", "expected a whole number"
-    )
-
-
-def _walk(cls: Any, raw: Any, where: str, prefix: str) -> None:
-    """Name unknown and missing keys with their path before types are looked at."""
-    if raw is None:
-        raw = {}
-    if not isinstance(raw, dict):
-        raise RequestError(f"{where}: '{prefix.rstrip('.')}' must hold keys and values, not {raw!r}")
+    check_keys(cls, raw, where=where, prefix=prefix)
     hints = typing.get_type_hints(cls)
+    values = {key: _value(hints[key], value, where, f"{prefix}{key}") for key, value in raw.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:  # a dataclass that looks at its own values
+        place = f" '{prefix.rstrip('.')}':" if prefix else ""
+        raise RequestError(f"{where}:{place} {error}") from None
+
+
+def check_keys(cls: Any, raw: dict[str, Any], *, where: str, prefix: str = "") -> None:
+    """RequestError naming the first unknown or missing key of one level, without looking at values."""
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in raw:
         if key not in known:
@@ -140,25 +139,56 @@ def _walk(cls: Any, raw: Any, where: str, prefix: str) -> None:
     for name, f in known.items():
         if name not in raw and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise RequestError(f"{where}: key '{prefix}{name}' is missing; add it")
-    for key, value in raw.items():
-        _descend(hints[key], value, where, f"{prefix}{key}")
 
 
-def _descend(hint: Any, value: Any, where: str, path: str) -> None:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        inner = [h for h in typing.get_args(hint) if dataclasses.is_dataclass(h)]
-        if inner and isinstance(value, dict):
-            _walk(inner[0], value, where, path + ".")
-        return
-    args = typing.get_args(hint)
+def _value(hint: Any, value: Any, where: str, path: str) -> Any:
+    """``value`` as the type ``hint`` says; RequestError naming the key otherwise. Whole numbers pass as floats."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        options = [h for h in args if h is not type(None)]
+        holders = [h for h in options if isinstance(value, _container(h))]
+        return _value((holders or options)[0], value, where, path)
+    if hint is Any:
+        return value
+    if origin is typing.Literal:
+        if value not in args:
+            raise RequestError(f"{where}: key '{path}' cannot be {value!r}; {nearest(str(value), [str(a) for a in args])}")
+        return value
     if dataclasses.is_dataclass(hint):
-        _walk(hint, value, where, path + ".")
-    elif typing.get_origin(hint) is list and isinstance(value, list) and dataclasses.is_dataclass(args[0]):
-        for i, item in enumerate(value):
-            _walk(args[0], item, where, f"{path}[{i}].")
-    elif typing.get_origin(hint) is dict and isinstance(value, dict) and dataclasses.is_dataclass(args[1]):
-        for name, item in value.items():
-            _walk(args[1], item, where, f"{path}.{name}.")
+        if not isinstance(value, dict):
+            raise RequestError(f"{where}: '{path}' must hold keys and values, not {value!r}")
+        return build(typing.cast(type, hint), value, where=where, prefix=path + ".")
+    container: Any = _container(hint)
+    if not isinstance(value, container) or (isinstance(value, bool) and hint is not bool):
+        raise RequestError(f"{where}: key '{path}' must be {_KINDS.get(origin or hint, 'another type')}, not {value!r}")
+    if origin is list:
+        return [_value(args[0], v, where, f"{path}[{i}]") for i, v in enumerate(value)]
+    if origin is dict:
+        return {_value(args[0], k, where, path): _value(args[1], v, where, f"{path}.{k}") for k, v in value.items()}
+    return float(value) if hint is float else value
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text (put it in quotes)",
+    bool: "true or false",
+    list: "a list",
+    dict: "keys and values",
+}
+
+
+def _container(hint: Any) -> Any:
+    """Python types a hint accepts before its content is looked at."""
+    if dataclasses.is_dataclass(hint):
+        return dict
+    if hint is float:
+        return (int, float)
+    if typing.get_origin(hint) is typing.Literal:
+        return tuple({type(a) for a in typing.get_args(hint)})
+    return typing.get_origin(hint) or (object if hint is Any else hint)
 
 
 def to_plain(value: Any) -> Any:
@@ -174,4 +204,4 @@ def to_plain(value: Any) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """YAML text of plain values or a dataclass, keys in order."""
-    return yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(to_plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

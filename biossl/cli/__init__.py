@@ -1,7 +1,9 @@
 """The ``biossl`` command: finds the verb, parses, prints. One short file a verb; no logic here or there.
 
-A verb's module has ``EXAMPLE`` (a command line), ``arguments(parser)`` and ``run(args) -> dict``. Text for people is
-printed with :func:`say`; the returned dict is what ``--json`` prints. Nothing heavy is imported before the verb is known.
+A verb's module has ``EXAMPLE`` (a command line), ``arguments(parser)`` and ``run(args) -> dict``. A verb that takes a
+recipe also sets ``OVERRIDES = True``: every option with a dot (``--mask.ratio 0.6``) then arrives in ``args.overrides``
+as text and never reaches the parser. Text for people is printed with :func:`say`; the returned dict is what ``--json``
+prints. Nothing heavy is imported before the verb is known.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import sys
 from typing import Any
 
-from biossl.errors import BiosslError
+from biossl.errors import BiosslError, RequestError
 
 # verb -> (module, one line)
 VERBS: dict[str, tuple[str, str]] = {
@@ -60,6 +62,31 @@ def make_parser(verb: str) -> Any:
     return parser, module
 
 
+def take_overrides(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Part recipe overrides from a verb's own words.
+
+    Examples
+    --------
+    >>> take_overrides(["r.yaml", "--mask.ratio=0.6", "--train.steps", "50", "--out", "runs/a.b"])
+    (['r.yaml', '--out', 'runs/a.b'], {'mask.ratio': '0.6', 'train.steps': '50'})
+    """
+    rest: list[str] = []
+    overrides: dict[str, str] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        key, equals, value = word[2:].partition("=")
+        if not word.startswith("--") or "." not in key:
+            rest.append(word)
+            continue
+        if not equals:
+            if not left:
+                raise RequestError(f"--{key}: no value given; write --{key} VALUE")
+            value = left.pop(0)
+        overrides[key] = value
+    return rest, overrides
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code (0 done, 2 request, 3 machine, 4 data)."""
     global _json_mode
@@ -89,7 +116,10 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     try:
         parser, module = make_parser(verb)
-        args = parser.parse_args(argv[1:])
+        words, overrides = take_overrides(argv[1:]) if getattr(module, "OVERRIDES", False) else (argv[1:], {})
+        args = parser.parse_args(words)
+        if getattr(module, "OVERRIDES", False):
+            args.overrides = overrides
         result = module.run(args)
     except BiosslError as error:
         print(f"biossl {verb}: {error}", file=sys.stderr)

@@ -1,0 +1,446 @@
+"""The transformer encoder: windows to tokens, tokens to features.
+
+What lives here: EncoderConfig, the pre-norm blocks (shared with the predictor), the encoder and token pooling. Defaults
+are those of ECG-JEPA (Kim; arXiv 2410.08559) at a small size; ``dim=768, depth=12, heads=16, qkv_bias=False,
+drop_path=0.1`` is the published base encoder. No loss, no mask drawing, no file access.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from biossl.batch import Batch, Encoded, TimeKeep, Tokens
+from biossl.errors import DataError, RequestError
+from biossl.models.attention import Attention, Layout, make_layout
+from biossl.models.positions import sincos_2d
+from biossl.models.tokenizers import PatchTokenizer, amplitude, normalise, patch_samples
+from biossl.signal import InputSpec
+
+POOLS = ("mean", "std", "max")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Architecture of a :class:`TransformerEncoder`.
+
+    Attributes
+    ----------
+    dim : int
+        Width D; a multiple of 4 and of ``heads``.
+    depth, heads : int
+    mlp_ratio : float
+    patch_s : float
+        Patch length in seconds; ``patch_s * sfreq`` must be whole and divide the window.
+    tokenizer : {"channel", "joint"}
+        One token per channel and patch, or one per patch of all channels.
+    attention : {"cropa", "full"}
+        ``cropa``: own channel and own time only.
+    position : {"once", "every_block"}
+        ``every_block`` adds the table to the input of each block, as published; ``once`` to the first only.
+    registers : int
+        Learned tokens that are never masked, positioned or pooled.
+    drop_path : float
+        Stochastic depth of the last block; linear from 0.
+    qkv_bias : bool
+    norm_eps : float
+    normalise : {"none", "window", "fixed"}
+        Amplitudes as they are; z-score per window and channel; divided by ``scale``.
+    scale : dict
+        Channel type -> divisor in canonical units, for ``fixed``.
+    """
+
+    dim: int = 192
+    depth: int = 6
+    heads: int = 3
+    mlp_ratio: float = 4.0
+    patch_s: float = 0.2
+    tokenizer: Literal["channel", "joint"] = "channel"
+    attention: Literal["full", "cropa"] = "cropa"
+    position: Literal["once", "every_block"] = "every_block"
+    registers: int = 0
+    drop_path: float = 0.0
+    qkv_bias: bool = True
+    norm_eps: float = 1e-5
+    normalise: Literal["none", "window", "fixed"] = "none"
+    scale: dict[str, float] = field(default_factory=dict)
+
+
+def token_grid(spec: InputSpec, config: EncoderConfig) -> tuple[int, int]:
+    """Grid (C, P) of the tokens of one window; RequestError naming the key when spec and config do not fit.
+
+    Examples
+    --------
+    >>> token_grid(InputSpec("ecg", 250.0, 2500, ("I", "II"), ("ecg",) * 2, ("mV",) * 2), EncoderConfig())
+    (2, 50)
+    """
+    if config.dim % 4 or config.dim % config.heads:
+        raise RequestError(f"encoder.dim: {config.dim} must be a multiple of 4 and of encoder.heads ({config.heads})")
+    if config.depth < 1 or config.registers < 0 or not 0.0 <= config.drop_path < 1.0:
+        raise RequestError("encoder: depth must be at least 1, registers at least 0, drop_path in [0, 1)")
+    patch = patch_samples(spec, config.patch_s)
+    amplitude(spec, config.normalise, config.scale)
+    return (1 if config.tokenizer == "joint" else len(spec.ch_names)), spec.n_samples // patch
+
+
+class DropPath(nn.Module):
+    """Drops the residual branch of whole samples in training and rescales the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape; the first dimension is the sample."""
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1.0 - self.rate)
+        return x * (keep / (1.0 - self.rate))
+
+
+class MLP(nn.Module):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return self.fc2(nn.functional.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, heads: int, *, mlp_ratio: float, qkv_bias: bool, norm_eps: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, heads, qkv_bias=qkv_bias)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = MLP(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(B, S, D) to (B, S, D)."""
+        x = x + self.drop_path(self.attn(self.norm1(x), layout))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def make_blocks(
+    dim: int, depth: int, heads: int, *, mlp_ratio: float, qkv_bias: bool, norm_eps: float, drop_path: float
+) -> nn.ModuleList:
+    """Blocks with drop-path rising linearly from 0."""
+    rates = torch.linspace(0.0, drop_path, depth).tolist()
+    return nn.ModuleList(Block(dim, heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, norm_eps=norm_eps, drop_path=r) for r in rates)
+
+
+def init_weights(module: nn.Module, blocks: nn.ModuleList) -> None:
+    """Truncated normal of std 0.02, biases 0; the residual outputs of layer l (from 1) are divided by sqrt(2 l)."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.trunc_normal_(m.weight, std=0.02)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+    with torch.no_grad():
+        for layer, block in enumerate(blocks, start=1):
+            assert isinstance(block, Block)
+            block.attn.proj.weight.div_(math.sqrt(2.0 * layer))
+            block.mlp.fc2.weight.div_(math.sqrt(2.0 * layer))
+
+
+def shared_rows(index: Tensor) -> Tensor:
+    """(B, K) or (K,) to (1, K) when all samples share the index (1-D, or expanded), else unchanged."""
+    if index.ndim == 1:
+        return index[None]
+    return index[:1] if index.stride(0) == 0 else index
+
+
+def take_tokens(x: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens.
+
+    Parameters
+    ----------
+    x : Tensor, (B, N, ...)
+    index : Tensor, int64, (1, K), (B, K) or (M * B, K)
+        (1, K) = the same for all; row m * B + b picks from sample b.
+
+    Returns
+    -------
+    Tensor, (B, K, ...) or (M * B, K, ...)
+    """
+    B, N = x.shape[:2]
+    if index.shape[0] == 1:
+        return x.index_select(1, index[0])
+    sample = torch.arange(index.shape[0], device=index.device) % B
+    flat = (sample[:, None] * N + index).reshape(-1)
+    return x.reshape(B * N, *x.shape[2:]).index_select(0, flat).view(*index.shape, *x.shape[2:])
+
+
+def pool_tokens(encoded: Encoded, pool: str = "mean") -> Tensor:
+    """One vector per window from its observed tokens; registers are left out.
+
+    Parameters
+    ----------
+    encoded : Encoded
+    pool : str
+        ``mean``, ``std`` (population) or ``max``, or several joined by ``+``: ``mean+std+max``.
+
+    Returns
+    -------
+    Tensor, (B, D * n)
+        NaN for a window in which nothing was observed.
+    """
+    parts = pool_parts(pool)
+    x, seen = encoded.x, encoded.observed[..., None]
+    n = seen.sum(dim=1)
+    mean = torch.where(seen, x, 0.0).sum(dim=1) / n
+    out = []
+    for part in parts:
+        if part == "mean":
+            out.append(mean)
+        elif part == "std":
+            square = torch.where(seen, (x - mean[:, None]).square(), 0.0).sum(dim=1) / n
+            out.append(square.clamp_min(1e-12).sqrt())  # the clamp keeps the gradient finite when all tokens agree
+        else:
+            top = torch.where(seen, x, float("-inf")).amax(dim=1)
+            out.append(torch.where(n > 0, top, float("nan")))
+    return torch.cat(out, dim=-1)
+
+
+def pool_parts(pool: str) -> list[str]:
+    """Parts of a pooling name; RequestError for an unknown one."""
+    parts = pool.split("+")
+    unknown = [p for p in parts if p not in POOLS]
+    if unknown or len(set(parts)) != len(parts):
+        raise RequestError(f"pool '{pool}' is not known; join any of {', '.join(POOLS)} with +, e.g. mean+std+max")
+    return parts
+
+
+class TransformerEncoder(nn.Module):
+    """Patch tokens, transformer blocks, final norm.
+
+    Parameters
+    ----------
+    spec : InputSpec
+        What one window is: channel names and order, rate, length. Channel subsets and other orders are served by name.
+    config : EncoderConfig
+
+    Examples
+    --------
+    >>> spec = InputSpec("ecg", 250.0, 2500, ("I", "II"), ("ecg",) * 2, ("mV",) * 2)
+    >>> TransformerEncoder(spec, EncoderConfig(dim=32, depth=1, heads=2)).embed(torch.zeros(3, 2, 2500)).shape
+    torch.Size([3, 32])
+    """
+
+    maskable = True
+
+    def __init__(self, spec: InputSpec, config: EncoderConfig) -> None:
+        super().__init__()
+        self.spec, self.config, self.dim = spec, config, config.dim
+        self.info: dict[str, Any] = {}  # provenance, filled by biossl.checkpoint.load_encoder
+        self.grid = token_grid(spec, config)
+        patch = patch_samples(spec, config.patch_s)
+        joint = config.tokenizer == "joint"
+        self.tokenizer = PatchTokenizer(patch, config.dim, joint_channels=len(spec.ch_names) if joint else 0)
+        self.blocks = make_blocks(
+            config.dim, config.depth, config.heads, mlp_ratio=config.mlp_ratio, qkv_bias=config.qkv_bias,
+            norm_eps=config.norm_eps, drop_path=config.drop_path,
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.registers = nn.Parameter(torch.empty(config.registers, config.dim)) if config.registers else None
+        init_weights(self, self.blocks)
+        if self.registers is not None:
+            nn.init.trunc_normal_(self.registers, std=0.02)
+        # Fixed functions of spec and config: recomputed, never stored.
+        self.position: Tensor
+        self.amount: Tensor
+        self.register_buffer("position", sincos_2d(*self.grid, config.dim), persistent=False)
+        self.register_buffer("amount", amplitude(spec, config.normalise, config.scale), persistent=False)
+
+    def tokenize(self, batch: Batch) -> Tokens:
+        """Tokens of a batch, in the order of ``spec.ch_names`` whatever the order of the batch's channels.
+
+        Parameters
+        ----------
+        batch : Batch
+            Canonical units, the rate and window length of ``spec``, channels among ``spec.ch_names``.
+
+        Raises
+        ------
+        DataError
+            Another rate or length, a channel the encoder does not know, a missing channel of a joint tokenizer.
+        """
+        rows = self._rows(batch)
+        x, observed, amount = batch.x, batch.observed, self.amount
+        if batch.channels != self.spec.ch_names:
+            order = [batch.channels.index(self.spec.ch_names[r]) for r in rows]
+            x, amount = x[:, order], amount[list(rows)]
+            observed = None if observed is None else observed[:, order]
+        x = normalise(x, observed, self.config.normalise, amount)
+        tokens = self.tokenizer(x.to(self.tokenizer.proj.weight.dtype))
+        B, N, _ = tokens.shape
+        P = self.grid[1]
+        C = N // P
+        patch_s = self.tokenizer.patch / self.spec.sfreq
+        time = (torch.arange(P, device=x.device, dtype=torch.float32) + 0.5) * patch_s
+        if self.config.tokenizer == "joint":
+            channel = torch.full((1,), -1, device=x.device)
+        elif C == self.grid[0]:
+            channel = torch.arange(C, device=x.device)
+        else:
+            channel = torch.tensor(rows, device=x.device)
+        return Tokens(
+            x=tokens,
+            time_s=time.repeat(C).expand(B, N),
+            channel=channel.repeat_interleave(P).expand(B, N),
+            observed=(
+                torch.ones(1, 1, dtype=torch.bool, device=x.device).expand(B, N)
+                if observed is None
+                else self.tokenizer.observed(observed)
+            ),
+            grid=(C, P),
+            complete=observed is None,
+        )
+
+    def encode(self, tokens: Tokens, *, keep: TimeKeep | Tensor | None = None, layers: Sequence[int] = ()) -> Encoded:
+        """Run the blocks over all or some tokens.
+
+        Parameters
+        ----------
+        tokens : Tokens
+            From :meth:`tokenize`.
+        keep : TimeKeep, Tensor or None
+            None = all tokens. ``TimeKeep(index)``: kept time patches, the same for all channels; stays a grid, the fast
+            form. Tensor int64: kept token numbers (lead-major), (K,) shared or (B, K) per sample, for masks that differ
+            between channels. Either may have M * B rows (M masks): row m * B + b belongs to sample b.
+        layers : sequence of int
+            Blocks whose outputs are wanted in ``hidden`` (0 = first, -1 = last).
+
+        Returns
+        -------
+        Encoded
+        """
+        if tokens.grid is None:
+            raise ValueError("TransformerEncoder needs tokens on a (C, P) grid")
+        C, P = tokens.grid
+        x = tokens.x
+        observed = None if tokens.complete else tokens.observed
+        if observed is not None and observed.device.type == "cpu" and bool(observed.all()):
+            observed = None  # on an accelerator asking would be a host sync; there the key mask is always applied
+        position = self._position(tokens)[None]
+        grid: tuple[int, int] | None = (C, P)
+        rows = None
+        if isinstance(keep, TimeKeep):
+            times = shared_rows(keep.index)
+            rows = (torch.arange(C, device=x.device)[:, None] * P + times[:, None, :]).flatten(1)
+            grid = (C, times.shape[1])
+        elif keep is not None:
+            rows, grid = shared_rows(keep), None
+        if rows is not None:
+            x = take_tokens(x, rows)
+            observed = None if observed is None else take_tokens(observed, rows)
+            position = position[0].index_select(0, rows.reshape(-1)).view(*rows.shape, self.dim)
+        B, N, _ = x.shape
+        number = rows if rows is not None else torch.arange(N, device=x.device)[None]
+        R = self.config.registers
+        layout = make_layout(
+            self.config.attention, registers=R, grid=grid, channel=number // P, time=number % P, observed=observed
+        )
+        if self.registers is not None:
+            x = torch.cat([self.registers.to(x.dtype).expand(B, R, -1), x], dim=1)
+            position = nn.functional.pad(position, (0, 0, R, 0))
+        wanted = [self._layer(n) for n in layers]
+        hidden: dict[int, Tensor] = {}
+        for i, block in enumerate(self.blocks):
+            if i == 0 or self.config.position == "every_block":
+                x = x + position
+            x = block(x, layout)
+            if i in wanted:
+                hidden[i] = x[:, R:]
+        x = self.norm(x)
+        return Encoded(
+            x=x[:, R:],
+            registers=x[:, :R],
+            observed=torch.ones(1, 1, dtype=torch.bool, device=x.device).expand(B, N) if observed is None else observed,
+            hidden=tuple(hidden[i] for i in wanted),
+            grid=grid,
+        )
+
+    @torch.no_grad()
+    def embed(self, batch: Batch | Tensor | np.ndarray, pool: str = "mean") -> Tensor:
+        """Frozen features: evaluation mode, no gradient.
+
+        Parameters
+        ----------
+        batch : Batch, or Tensor or ndarray of shape (B, C, T)
+            An array has the channels of ``spec`` in order, in canonical units; NaN = not observed.
+        pool : str
+            See :func:`pool_tokens`.
+
+        Returns
+        -------
+        Tensor, (B, D * n), on the encoder's device
+        """
+        if not isinstance(batch, Batch):
+            batch = self._batch(batch)
+        was_training = self.training
+        self.eval()
+        try:
+            return pool_tokens(self.encode(self.tokenize(batch.to(self.position.device))), pool)
+        finally:
+            self.train(was_training)
+
+    def _batch(self, x: Tensor | np.ndarray) -> Batch:
+        x = torch.as_tensor(x)
+        if x.ndim != 3 or x.shape[1] != len(self.spec.ch_names):
+            raise DataError(
+                f"input of shape {tuple(x.shape)}: expected (B, {len(self.spec.ch_names)}, {self.spec.n_samples}) with "
+                f"channels {' '.join(self.spec.ch_names)}; give a Batch for other channels"
+            )
+        x = x.float()
+        seen = x.isfinite()
+        if bool(seen.all()):
+            return Batch(x, self.spec.ch_names, self.spec.sfreq)
+        return Batch(torch.where(seen, x, 0.0), self.spec.ch_names, self.spec.sfreq, observed=seen)
+
+    def _rows(self, batch: Batch) -> tuple[int, ...]:
+        """Rows of ``spec.ch_names`` the batch holds, ascending."""
+        spec = self.spec
+        if abs(batch.sfreq - spec.sfreq) > 1e-6 or batch.x.shape[2] != spec.n_samples:
+            raise DataError(
+                f"windows of {batch.x.shape[2]} samples at {batch.sfreq:g} Hz: the encoder expects {spec.n_samples} at "
+                f"{spec.sfreq:g} Hz; convert with a view of that rate and length"
+            )
+        unknown = [c for c in batch.channels if c not in spec.ch_names]
+        if unknown:
+            raise DataError(f"channels {' '.join(unknown)}: the encoder knows {' '.join(spec.ch_names)}; leave them out")
+        rows = tuple(i for i, c in enumerate(spec.ch_names) if c in batch.channels)
+        if self.config.tokenizer == "joint" and len(rows) != len(spec.ch_names):
+            absent = [c for c in spec.ch_names if c not in batch.channels]
+            raise DataError(
+                f"channels {' '.join(absent)} are missing; an encoder with a joint tokenizer needs all of its channels"
+            )
+        return rows
+
+    def _position(self, tokens: Tokens) -> Tensor:
+        """(C * P, D): rows of the table for the channels present."""
+        assert tokens.grid is not None
+        if tokens.grid == self.grid:
+            return self.position
+        P = tokens.grid[1]
+        number = tokens.channel[0] * P + torch.arange(P, device=tokens.x.device).repeat(tokens.grid[0])
+        return self.position.index_select(0, number)
+
+    def _layer(self, number: int) -> int:
+        depth = len(self.blocks)
+        if not -depth <= number < depth:
+            raise RequestError(f"layer {number}: the encoder has blocks 0 to {depth - 1}")
+        return number % depth

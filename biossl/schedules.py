@@ -1,0 +1,159 @@
+"""Schedules as pure functions of the optimiser step, so that a resumed run needs no state.
+
+What lives here: learning rates (warm-up + cosine, constant + cool-down, infinite) and the linear ramp used for the EMA
+momentum and weight decay; and for each learning rate a small dataclass that a recipe names. Steps are 0-based. No torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+def linear_ramp(step: int, *, total: int, start: float, end: float) -> float:
+    """From ``start`` at step 0 to ``end`` at step ``total``, and ``end`` from there on.
+
+    Examples
+    --------
+    >>> linear_ramp(5, total=10, start=0.996, end=1.0)
+    0.998
+    """
+    share = 1.0 if total <= 0 else min(max(step / total, 0.0), 1.0)
+    return start * (1.0 - share) + end * share
+
+
+def _cosine(share: float, start: float, end: float) -> float:
+    """Half a cosine from ``start`` (share 0) to ``end`` (share 1)."""
+    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+
+
+def warmup_cosine(
+    step: int, *, peak: float, total: int, warmup_steps: int, start_lr: float = 1e-6, floor_lr: float = 1e-6
+) -> float:
+    """Linear warm-up from ``start_lr``, then half a cosine to ``floor_lr`` at step ``total``.
+
+    Parameters
+    ----------
+    step : int
+        Optimiser step, 0-based.
+    peak : float
+        Reached at step ``warmup_steps``.
+    total, warmup_steps : int
+    start_lr, floor_lr : float
+
+    Examples
+    --------
+    >>> warmup_cosine(0, peak=1e-3, total=100, warmup_steps=10)
+    1e-06
+    """
+    if step < warmup_steps:
+        return linear_ramp(step, total=warmup_steps, start=start_lr, end=peak)
+    return _cosine((step - warmup_steps) / max(total - warmup_steps, 1), peak, floor_lr)
+
+
+def constant_cooldown(
+    step: int, *, peak: float, total: int, warmup_steps: int, cooldown_steps: int, start_lr: float = 1e-6, floor_lr: float = 1e-6
+) -> float:
+    """Linear warm-up, constant ``peak``, linear cool-down to ``floor_lr`` over the last ``cooldown_steps`` (V-JEPA 2).
+
+    Examples
+    --------
+    >>> constant_cooldown(50, peak=1e-3, total=100, warmup_steps=10, cooldown_steps=20)
+    0.001
+    """
+    if step < warmup_steps:
+        return linear_ramp(step, total=warmup_steps, start=start_lr, end=peak)
+    return linear_ramp(step - (total - cooldown_steps), total=cooldown_steps, start=peak, end=floor_lr)
+
+
+def infinite(
+    step: int,
+    *,
+    peak: float,
+    total: int,
+    warmup_steps: int,
+    cooldown_steps: int,
+    constant_lr: float,
+    anneal_steps: int,
+    start_lr: float = 1e-6,
+    floor_lr: float = 1e-6,
+) -> float:
+    """Warm-up, cosine cool-down to ``constant_lr``, constant, exponential anneal over the last ``anneal_steps``.
+
+    For archives that keep growing: go on later from the checkpoint before the anneal (arXiv 2503.02844). With
+    ``anneal_steps=0`` the rate stays constant for as long as data come.
+
+    Examples
+    --------
+    >>> infinite(60, peak=1e-3, total=100, warmup_steps=10, cooldown_steps=20, constant_lr=4e-4, anneal_steps=20)
+    0.0004
+    """
+    if step < warmup_steps:
+        return linear_ramp(step, total=warmup_steps, start=start_lr, end=peak)
+    left = step - (total - anneal_steps)
+    if anneal_steps > 0 and left > 0:
+        return constant_lr * (floor_lr / constant_lr) ** min(left / anneal_steps, 1.0)
+    return _cosine((step - warmup_steps) / max(cooldown_steps, 1), peak, constant_lr)
+
+
+@dataclass
+class WarmupCosine:
+    """See :func:`warmup_cosine`."""
+
+    warmup_steps: int
+    start_lr: float = 1e-6
+    floor_lr: float = 1e-6
+
+    def value(self, step: int, *, peak: float, total: int) -> float:
+        """Learning rate at ``step``."""
+        return warmup_cosine(
+            step, peak=peak, total=total, warmup_steps=self.warmup_steps, start_lr=self.start_lr, floor_lr=self.floor_lr
+        )
+
+
+@dataclass
+class ConstantCooldown:
+    """See :func:`constant_cooldown`."""
+
+    warmup_steps: int
+    cooldown_steps: int
+    start_lr: float = 1e-6
+    floor_lr: float = 1e-6
+
+    def value(self, step: int, *, peak: float, total: int) -> float:
+        """Learning rate at ``step``."""
+        return constant_cooldown(
+            step,
+            peak=peak,
+            total=total,
+            warmup_steps=self.warmup_steps,
+            cooldown_steps=self.cooldown_steps,
+            start_lr=self.start_lr,
+            floor_lr=self.floor_lr,
+        )
+
+
+@dataclass
+class Infinite:
+    """See :func:`infinite`."""
+
+    warmup_steps: int
+    cooldown_steps: int
+    constant_lr: float
+    anneal_steps: int = 0
+    start_lr: float = 1e-6
+    floor_lr: float = 1e-6
+
+    def value(self, step: int, *, peak: float, total: int) -> float:
+        """Learning rate at ``step``."""
+        return infinite(
+            step,
+            peak=peak,
+            total=total,
+            warmup_steps=self.warmup_steps,
+            cooldown_steps=self.cooldown_steps,
+            constant_lr=self.constant_lr,
+            anneal_steps=self.anneal_steps,
+            start_lr=self.start_lr,
+            floor_lr=self.floor_lr,
+        )

@@ -1,0 +1,330 @@
+"""Batches of whole windows in an order that is a pure function of (seed, step): nothing to save, nothing to lose.
+
+What lives here: which rows a step uses, the loader that gathers them as int16 counts, and the scaling to physical values
+on the device. Not here: augmentation, masks, anything a method decides.
+
+Step ``s`` of a run takes positions ``s * batch_size ... (s + 1) * batch_size - 1`` of an endless row order: epoch after
+epoch, each a permutation of all training rows made from (seed, corpus, epoch). Position ``p`` of a step goes to
+micro-batch ``p // micro_size`` in the order (micro, rank), so the global batch is the same for every number of workers,
+micro-batches and processes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from biossl.batch import Batch
+from biossl.corpus import Corpus
+from biossl.errors import BiosslError, DataError, RequestError
+from biossl.keys import Keys, hash_ints, mix
+from biossl.signal import InputSpec
+
+UNOBSERVED = -32768
+_PERMUTATION, _CORPUS = 0x0DE5, 0xC0B5  # draw numbers of the row order and of the choice of corpus
+
+
+def permutation(n: int, *, seed: int, corpus: int, epoch: int) -> np.ndarray:
+    """A permutation of ``range(n)``, int64, from a counter hash: the same with every version and machine.
+
+    Examples
+    --------
+    >>> sorted(permutation(5, seed=0, corpus=0, epoch=3).tolist())
+    [0, 1, 2, 3, 4]
+    """
+    base = hash_ints(seed, _PERMUTATION, corpus, epoch)
+    return torch.argsort(mix(mix(torch.arange(n)) ^ base), stable=True).numpy()
+
+
+class Order:
+    """Which rows of which corpus each step takes.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Training rows of each corpus.
+    weights : sequence of float
+        Shares of steps; one step takes its whole batch from one corpus.
+    batch_size : int
+        Windows per optimiser step, over all micro-batches and processes.
+    seed, steps : int
+    """
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], *, batch_size: int, seed: int, steps: int) -> None:
+        self.sizes, self.batch_size, self.seed = list(sizes), batch_size, seed
+        share = np.cumsum(np.asarray(weights, np.float64) / np.sum(weights))[:-1]
+        draw = Keys(seed, 0, torch.arange(steps)).uniform((1,), _CORPUS)[:, 0].numpy()
+        self._corpus = np.searchsorted(share, draw, side="right")
+        # how many earlier steps took the same corpus: its own step number, from which its rows follow
+        self._own_step = np.zeros(steps, np.int64)
+        for k in range(len(self.sizes)):
+            mine = self._corpus == k
+            self._own_step[mine] = np.arange(mine.sum())
+        self._cached: dict[tuple[int, int], np.ndarray] = {}
+
+    def rows(self, step: int) -> tuple[int, np.ndarray]:
+        """Number of the corpus and, within its training rows, int64 (batch_size,) in global order."""
+        k = int(self._corpus[step])
+        n = self.sizes[k]
+        place = self._own_step[step] * self.batch_size + np.arange(self.batch_size)
+        out = np.empty(self.batch_size, np.int64)
+        for epoch in range(int(place[0] // n), int(place[-1] // n) + 1):
+            here = place // n == epoch
+            out[here] = self._epoch(k, epoch)[place[here] % n]
+        return k, out
+
+    def _epoch(self, k: int, epoch: int) -> np.ndarray:
+        if (k, epoch) not in self._cached:
+            for old in [key for key in self._cached if key[0] == k and key[1] != epoch - 1]:
+                del self._cached[old]
+            self._cached[k, epoch] = permutation(self.sizes[k], seed=self.seed, corpus=k, epoch=epoch)
+        return self._cached[k, epoch]
+
+
+@dataclass
+class Source:
+    """One corpus as the loader sees it.
+
+    ``rows`` int64 index rows used for training; ``columns`` channels in the order of ``spec``, or None = all as stored;
+    ``subject`` int64 code and ``start_s`` float64 of every index row; ``spec`` what the windows are.
+    """
+
+    corpus: Corpus
+    rows: np.ndarray
+    weight: float
+    columns: list[int] | None
+    subject: np.ndarray
+    start_s: np.ndarray
+    spec: InputSpec
+    positions: Tensor | None
+
+    def batch(self, rows: np.ndarray, **place: Any) -> RawBatch:
+        """The windows of index rows as stored, with what a :class:`RawBatch` needs besides in ``place``."""
+        counts, scale, offset = self.corpus.read(rows)
+        if self.columns is not None:
+            counts, scale, offset = counts[:, self.columns], scale[:, self.columns], offset[:, self.columns]
+        return RawBatch(
+            counts=torch.from_numpy(np.ascontiguousarray(counts)),
+            scale=torch.from_numpy(np.ascontiguousarray(scale, np.float32)),
+            offset=torch.from_numpy(np.ascontiguousarray(offset, np.float32)),
+            gaps=bool((counts == UNOBSERVED).any()),  # asked here, so that the device need not be
+            index=torch.from_numpy(np.asarray(rows, np.int64)),
+            subject=torch.from_numpy(self.subject[rows]),
+            start_s=torch.from_numpy(self.start_s[rows]),
+            **place,
+        )
+
+
+@dataclass
+class RawBatch:
+    """One micro-batch as stored: ``counts`` int16 (B, C, T), ``scale`` and ``offset`` float32 (B, C), and where it belongs.
+
+    ``position`` int64 (B,) is the place of each window in the global batch of optimiser step ``step``.
+    """
+
+    counts: Tensor
+    scale: Tensor
+    offset: Tensor
+    gaps: bool
+    index: Tensor
+    subject: Tensor
+    start_s: Tensor
+    source: int = 0
+    step: int = 0
+    micro: int = 0
+    position: Tensor | None = None
+
+    def _each(self, method: str, *args: Any, **kwargs: Any) -> RawBatch:
+        moved = {
+            f.name: getattr(value, method)(*args, **kwargs)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RawBatch:
+        """All tensors on ``device``."""
+        return self._each("to", device, non_blocking=non_blocking)
+
+    def pin_memory(self) -> RawBatch:
+        """All tensors in pinned memory (called by the loader)."""
+        return self._each("pin_memory")
+
+    def decode(self, source: Source) -> Batch:
+        """Physical values, on whichever device the counts are: value = (counts + offset) * scale, 0 where unobserved."""
+        x = (self.counts.to(torch.float32) + self.offset[:, :, None]) * self.scale[:, :, None]
+        observed = None
+        if self.gaps:
+            observed = self.counts != UNOBSERVED
+            x = torch.where(observed, x, 0.0)
+        return Batch(
+            x=x,
+            channels=source.spec.ch_names,
+            sfreq=source.spec.sfreq,
+            observed=observed,
+            positions=None if source.positions is None else source.positions.to(x.device),
+            start_s=self.start_s,
+            subject=self.subject,
+            index=self.index,
+        )
+
+
+class MicroBatches(Dataset[Any]):
+    """Whole micro-batches of one process by their running number ``step * accumulate + micro``."""
+
+    def __init__(self, sources: list[Source], order: Order, *, accumulate: int, rank: int = 0, world: int = 1) -> None:
+        if order.batch_size % (accumulate * world):
+            raise RequestError(
+                f"data.batch_size {order.batch_size} is not divisible by train.accumulate {accumulate} x {world} processes; change one"
+            )
+        self.sources, self.order, self.accumulate, self.rank, self.world = sources, order, accumulate, rank, world
+        self.size = order.batch_size // (accumulate * world)
+
+    def __getitem__(self, number: int) -> RawBatch | BiosslError:
+        """The micro-batch, or the error itself, so that its one line survives a worker process."""
+        step, micro = divmod(number, self.accumulate)
+        k, rows = self.order.rows(step)
+        first = (micro * self.world + self.rank) * self.size
+        position = np.arange(first, first + self.size)
+        try:
+            return self.sources[k].batch(
+                self.sources[k].rows[rows[position]], source=k, step=step, micro=micro, position=torch.from_numpy(position)
+            )
+        except BiosslError as error:
+            return error
+
+
+class _Numbers(Sampler[int]):
+    """``start ... stop - 1``; without a length, for a resumed trainer must not count batches against one."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.stop))
+
+
+def _ignore_interrupt(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the trainer still needs its last batches
+
+
+def make_loader(
+    sources: list[Source], order: Order, *, accumulate: int, start_step: int, steps: int, workers: int, rank: int = 0, world: int = 1
+) -> DataLoader[Any]:
+    """Loader of the micro-batches of steps ``start_step ... steps - 1`` of one process.
+
+    Parameters
+    ----------
+    sources : list of Source
+    order : Order
+    accumulate : int
+        Micro-batches per optimiser step.
+    start_step, steps : int
+        First step, and the step at which the run ends.
+    workers : int
+        Loader processes; the batches do not depend on it.
+    rank, world : int
+    """
+    data = MicroBatches(sources, order, accumulate=accumulate, rank=rank, world=world)
+    return DataLoader(
+        data,
+        batch_size=None,  # an item is a whole micro-batch
+        sampler=_Numbers(start_step * accumulate, steps * accumulate),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # the loader's own seed is then not drawn from the global state
+        worker_init_fn=_ignore_interrupt,
+    )
+
+
+def make_sources(
+    corpora: Sequence[tuple[Corpus, float]], *, channels: Sequence[str] = (), split: str | None = None
+) -> tuple[list[Source], list[str]]:
+    """The training part of a weighted list of corpora.
+
+    Parameters
+    ----------
+    corpora : sequence of (Corpus, weight)
+    channels : sequence of str
+        Names in order; empty = all of the first corpus.
+    split : str, optional
+        Name of the split whose part ``train`` is used. Default: ``official`` where a corpus has it; a corpus without
+        any split is used whole, which one of the returned notes says.
+
+    Returns
+    -------
+    list of Source, list of str
+        The sources and notes for a person.
+
+    Raises
+    ------
+    RequestError
+        No such split; a weight that is not positive; a corpus with splits but no ``official`` one and none named.
+    DataError
+        A channel is missing, no row in the part ``train``, corpora of different rate, length or units.
+    """
+    sources: list[Source] = []
+    notes: list[str] = []
+    known: dict[tuple[int, str], int] = {}
+    for number, (corpus, weight) in enumerate(corpora):
+        name = corpus.path.name
+        if not weight > 0:
+            raise RequestError(f"{name}={weight}: a weight must be above 0; leave the corpus out instead")
+        rows, note = _training_rows(corpus, split)
+        notes += [note] if note else []
+        wanted = tuple(channels) or (sources[0].spec.ch_names if sources else corpus.spec.ch_names)
+        spec, columns = _pick(corpus, wanted)
+        for line in sources[0].spec.differences(spec) if sources else []:
+            raise DataError(f"{name}: {line} ({corpora[0][0].path.name}); corpora of one run must have windows of one kind")
+        places = None if corpus.positions is None else torch.as_tensor(np.asarray(corpus.positions, np.float32))
+        # the same person may have windows in many shards; a code is one per person and corpus
+        codes = np.array([known.setdefault((number, s), len(known)) for s in corpus.index["subject"].astype(str)], np.int64)
+        sources.append(
+            Source(
+                corpus=corpus,
+                rows=rows,
+                weight=float(weight),
+                columns=columns,
+                subject=codes,
+                start_s=corpus.index["start_s"].to_numpy(np.float64),
+                spec=spec,
+                positions=places if places is None or columns is None else places[columns],
+            )
+        )
+    return sources, notes
+
+
+def _training_rows(corpus: Corpus, split: str | None) -> tuple[np.ndarray, str]:
+    name = corpus.path.name
+    names = list(corpus.split_names())
+    if not names and split is None:
+        n = len(corpus.index)
+        return np.arange(n), f"{name}: no split; all {n} windows are trained on, and a probe on this corpus will say so"
+    chosen = split or "official"
+    if chosen not in names:
+        have = ", ".join(names) or "none"
+        remedy = "name one with --splits, or make one with `biossl split`"
+        raise RequestError(f"{name}: no split '{chosen}'; it has {have}; {remedy}")
+    rows = np.flatnonzero(corpus.split(chosen).to_numpy() == "train")
+    if len(rows) == 0:
+        raise DataError(f"{name}: split '{chosen}' has no window in its part 'train'; make another with `biossl split`")
+    return rows, ""
+
+
+def _pick(corpus: Corpus, wanted: tuple[str, ...]) -> tuple[InputSpec, list[int] | None]:
+    spec = corpus.spec
+    if wanted == spec.ch_names:
+        return spec, None
+    missing = [c for c in wanted if c not in spec.ch_names]
+    if missing:
+        raise DataError(f"{corpus.path.name}: no channel {', '.join(missing)}; it has {' '.join(spec.ch_names)}")
+    columns = [spec.ch_names.index(c) for c in wanted]
+    types, units = tuple(spec.ch_types[i] for i in columns), tuple(spec.units[i] for i in columns)
+    return replace(spec, ch_names=wanted, ch_types=types, units=units), columns
