@@ -93,9 +93,10 @@ def corpus_features(corpus: Corpus, rows: Array, *, n_jobs: int = -1) -> tuple[A
     names: list[str] = []
     with Progress(len(rows), "hand features", "windows") as bar:
         work = (delayed(hand_features)(corpus.signal(block), corpus.spec) for block in blocks)
-        for part, names in Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="2*n_jobs")(work):
-            parts.append(part)
-            bar.update(len(part))
+        for done in Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="2*n_jobs")(work):
+            parts.append(done[0])
+            names = done[1]
+            bar.update(len(done[0]))
     features = np.concatenate(parts)
     events = corpus.index["event"].fillna("").astype(str) if "event" in corpus.index else None
     if corpus.spec.modality == "ecg" and corpus.spec.window_s < SINGLE_BEAT_S and events is not None and (events != "").any():
@@ -281,13 +282,12 @@ def _imu(x: Array, spec: InputSpec) -> dict[str, Array]:
             f"skew_{name}": stats.skew(moving, axis=1, nan_policy="omit"),
             f"crossings_{name}": (np.diff(np.sign(moving), axis=1) != 0).mean(axis=1),
         }  # fmt: skip
-        unseen = np.isnan(v).all(axis=1)
+        unseen = np.isnan(v).all(axis=1, keepdims=True)
         spectrum = np.abs(np.fft.rfft(_filled(moving[:, None])[:, 0] * np.hanning(v.shape[1]), axis=1)) / v.shape[1]
-        spectrum = np.where(unseen[:, None], np.nan, np.log10(spectrum[:, 1 : FFT_BINS + 1] + 1e-4))
+        spectrum = np.where(unseen, np.nan, np.log10(spectrum[:, 1 : FFT_BINS + 1] + 1e-4))
         out |= {f"fft{i:02d}_{name}": spectrum[:, i] for i in range(spectrum.shape[1])}
-    axes = list(spec.ch_names)
-    for i, a in enumerate(axes):
-        for b in axes[i + 1 :]:
+    for i, a in enumerate(spec.ch_names):
+        for b in spec.ch_names[i + 1 :]:
             u, w = (s - np.nanmean(s, axis=1, keepdims=True) for s in (series[a], series[b]))
             spread = np.nanstd(u, axis=1) * np.nanstd(w, axis=1)
             out[f"corr_{a}_{b}"] = np.nanmean(u * w, axis=1) / np.maximum(spread, 1e-9)

@@ -7,10 +7,10 @@ goes through ``biossl import``. The training state of a run is not here (``bioss
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from biossl import __version__
 from biossl.atomic import atomic_folder
 from biossl.batch import Batch
 from biossl.config import build, dump_yaml, load_yaml, to_plain
@@ -83,14 +84,11 @@ def save_encoder(
         Disk full, no right to write.
     """
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise RequestError(f"{folder}: exists; name another folder or add --overwrite")
+    refuse_existing(folder, overwrite)
     tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in encoder.state_dict().items()}
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise DataError(f"{folder}: tensor {name} holds NaN or infinity; take an earlier checkpoint")
-    copy = TransformerEncoder(encoder.spec, encoder.config)
-    copy.load_state_dict(tensors)
     plain_seen = to_plain(dict(seen or {}))
     if "subjects" in plain_seen:
         plain_seen["subjects"] = _join(plain_seen["subjects"])
@@ -99,15 +97,15 @@ def save_encoder(
         about = {
             "format": FORMAT,
             "architecture": "transformer",
-            "biossl": version("biossl"),
+            "biossl": __version__,
             "config": to_plain(encoder.config),
             "spec": encoder.spec.to_dict(),
             "weights": {
-                "sha256": _sha256(part / "weights.safetensors"),
+                "sha256": sha256(part / "weights.safetensors"),
                 "tensors": len(tensors),
                 "parameters": sum(t.numel() for t in tensors.values()),
             },
-            "fingerprint": fingerprint(copy),
+            "fingerprint": fingerprint(copy.deepcopy(encoder).to("cpu", torch.float32)),
             "seen": plain_seen,
             "numbers": to_plain(dict(numbers or {})),
             "provenance": provenance,
@@ -156,10 +154,10 @@ def load_encoder(folder: str | Path, *, spec: InputSpec | None = None, adapt: bo
     about = read_about(path)
     config = build(EncoderConfig, about["config"], where=f"{path / 'encoder.yaml'} config")
     try:
-        encoder = TransformerEncoder(InputSpec.from_dict(about["spec"]), config)
+        encoder = empty_encoder(InputSpec.from_dict(about["spec"]), config)
     except (TypeError, ValueError, KeyError) as error:
         raise DataError(f"{path / 'encoder.yaml'}: key 'spec' is damaged ({error}); copy the folder again") from None
-    encoder.load_state_dict(_read_weights(path, encoder, about))
+    encoder.load_state_dict(_read_weights(path, encoder, about), assign=True)
     found = fingerprint(encoder)
     _compare_fingerprint(path, about["fingerprint"], found)
     if spec is not None:
@@ -173,6 +171,12 @@ def load_encoder(folder: str | Path, *, spec: InputSpec | None = None, adapt: bo
         "recipe": load_yaml(path / "recipe.yaml"),
     }
     return encoder.eval()
+
+
+def empty_encoder(spec: InputSpec, config: EncoderConfig) -> TransformerEncoder:
+    """An encoder whose weights are still to be assigned: no memory, no random numbers drawn."""
+    with torch.device("meta"):
+        return TransformerEncoder(spec, config)
 
 
 def find_encoder(folder: str | Path) -> Path:
@@ -208,7 +212,7 @@ def read_about(path: Path) -> dict[str, Any]:
     if about.get("format") != FORMAT or about.get("architecture") != "transformer":
         raise DataError(
             f"{file}: format {about.get('format')} of architecture {about.get('architecture')} is not read by "
-            f"biossl {version('biossl')}; install the version that wrote it ({about.get('biossl', 'unknown')})"
+            f"biossl {__version__}; install the version that wrote it ({about.get('biossl', 'unknown')})"
         )
     for key in ("config", "spec", "weights", "fingerprint"):
         if not isinstance(about.get(key), dict):
@@ -323,7 +327,7 @@ def _read_weights(path: Path, encoder: TransformerEncoder, about: dict[str, Any]
     except SafetensorError as error:
         raise DataError(f"{file}: not a whole safetensors file ({error}); {remedy}") from None
     require_tensors(str(file), {k: tuple(v.shape) for k, v in encoder.state_dict().items()}, shapes, remedy)
-    if _sha256(file) != about["weights"].get("sha256"):
+    if sha256(file) != about["weights"].get("sha256"):
         raise DataError(f"{file}: the bytes differ from the SHA-256 in encoder.yaml; {remedy}")
     return load_file(file)
 
@@ -334,6 +338,7 @@ def model_card(about: Mapping[str, Any], name: str) -> str:
     corpora = [
         "- " + ", ".join(f"{k} {v}" for k, v in c.items()) if isinstance(c, dict) else f"- {c}" for c in seen.get("corpora", [])
     ]
+    filters = ", ".join(f"{k} {v:g}" for k, v in spec["filter"].items() if k.endswith("_hz") and v is not None)
     n_subjects = len(seen["subjects"].split()) if "subjects" in seen else 0
     numbers = [f"| {k} | {v} |" for k, v in about["numbers"].items()]
     lines = [
@@ -345,7 +350,7 @@ def model_card(about: Mapping[str, Any], name: str) -> str:
         "",
         f"{spec['modality'].upper()}, {len(spec['ch_names'])} channels ({' '.join(spec['ch_names'])}) in "
         f"{' '.join(sorted(set(spec['units'])))}, {spec['sfreq']:g} Hz, windows of {spec['n_samples']} samples "
-        f"({spec['n_samples'] / spec['sfreq']:g} s), filters {spec['filter']}, reference {spec['reference']}, "
+        f"({spec['n_samples'] / spec['sfreq']:g} s), filters: {filters or 'none'}, reference {spec['reference']}, "
         f"amplitudes normalised: {config['normalise']}.",
         "",
         "## Architecture",
@@ -381,6 +386,12 @@ def model_card(about: Mapping[str, Any], name: str) -> str:
     return "\n".join(lines)
 
 
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """RequestError when the output is there and may not be replaced."""
+    if folder.exists() and not overwrite:
+        raise RequestError(f"{folder}: exists; name another folder or add --overwrite")
+
+
 def _join(subjects: Any) -> str:
     """Keys as one text: a list of 200,000 would take YAML minutes."""
     keys = sorted({str(s) for s in subjects})
@@ -390,7 +401,8 @@ def _join(subjects: Any) -> str:
     return " ".join(keys)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

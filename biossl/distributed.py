@@ -20,7 +20,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's number; 0 when none were started."""
+    """Number of this process; 0 when none were started."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 

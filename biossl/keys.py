@@ -38,9 +38,9 @@ def hash_ints(*values: int) -> int:
     >>> hash_ints(0, 1) != hash_ints(1, 0)
     True
     """
-    z = torch.zeros((), dtype=torch.int64)
+    z = torch.zeros((), dtype=torch.int64, device="cpu")  # named, for a default device may be meta
     for v in values:
-        z = mix(z ^ torch.tensor(((v + 2**63) % 2**64) - 2**63, dtype=torch.int64))
+        z = mix(z ^ torch.tensor(((v + 2**63) % 2**64) - 2**63, dtype=torch.int64, device="cpu"))
     return int(z) & (2**63 - 1)
 
 

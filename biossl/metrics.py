@@ -140,8 +140,8 @@ def paired_difference(
 
 def _repeated(y: ArrayLike, prediction: Predictions, codes: Array, metric: str, weights: Array) -> tuple[Array, Array]:
     """Scores of each seed or draw: of all rows (k,) and of every resample (R, k)."""
-    several = isinstance(prediction, list) and isinstance(prediction[0], np.ndarray)
-    functions = [_resampler(y, p, codes, metric) for p in (prediction if several else [prediction])]  # type: ignore[list-item]
+    several: list[Any] = prediction if isinstance(prediction, list) and isinstance(prediction[0], np.ndarray) else [prediction]
+    functions = [_resampler(y, p, codes, metric) for p in several]
     ones = np.ones((1, weights.shape[1]))
     return np.array([f(ones)[0] for f in functions]), np.stack([f(weights) for f in functions], axis=1)
 

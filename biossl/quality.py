@@ -77,9 +77,7 @@ def recording_findings(recording: Recording) -> list[Finding]:
     if worst > 0.1:
         suspects = limb["suspects"]
         why = f"likely {'; or '.join(suspects[:2])}" if suspects else "no single swap, sign or gain explains it"  # type: ignore[index]
-        out.append(
-            Finding("limb_leads", "", worst, f"limb leads break Einthoven/Goldberger by {100 * worst:.0f} %: {why}")
-        )
+        out.append(Finding("limb_leads", "", worst, f"limb leads break Einthoven/Goldberger by {100 * worst:.0f} %: {why}"))
     return out
 
 

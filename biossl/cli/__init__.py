@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import math
 import sys
 from typing import Any
 
@@ -87,6 +88,17 @@ def take_overrides(words: list[str]) -> tuple[list[str], dict[str, str]]:
     return rest, overrides
 
 
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: numbers that are not finite become null; numpy scalars become numbers."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code (0 done, 2 request, 3 machine, 4 data)."""
     global _json_mode
@@ -99,9 +111,9 @@ def main(argv: list[str] | None = None) -> int:
         print("\n`biossl VERB --help` shows the options and an example.")
         return 0 if argv else 2
     if argv[0] == "--version":
-        from importlib.metadata import version
+        from biossl import __version__
 
-        print(version("biossl"))
+        print(__version__)
         return 0
     verb = argv[0]
     if verb not in VERBS:
@@ -136,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 3
     if _json_mode:
-        print(json.dumps(result, allow_nan=False, default=str))
+        print(json.dumps(_plain(result), allow_nan=False, default=str))
     return 0
 
 

@@ -1,14 +1,19 @@
 """The data card: facts of a data set and its named views, as strict dataclasses read from YAML.
 
-What lives here: the schema of ``data_cards/*.yaml``. No file of a data set is opened here; ``views.py`` discovers
-and cuts, ``convert.py`` stores.
+What lives here: the schema of ``data_cards/*.yaml`` and :func:`load_card`. What makes a card contradict itself is in
+``card_check.py``. No file of a data set is opened here; ``discover.py`` lists them, ``views.py`` cuts, ``convert.py``
+stores.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
+from biossl.config import build, load_yaml
+from biossl.io.table import TableSpec
+from biossl.resources import resource
 from biossl.signal import FilterSpec
 
 
@@ -28,44 +33,94 @@ class Filter:
 
 
 @dataclass
+class Intervals:
+    """One file of labelled intervals for all recordings (HAPT ``labels.txt``).
+
+    Attributes
+    ----------
+    file : str
+        End of its path below the source (also inside a zip).
+    columns : list of str
+        Names of its columns, which have no header line; separated by white space.
+    key : dict
+        Column -> named group of the pattern it equals (whole numbers are compared as numbers: ``1`` is ``01``).
+    start, end, label : str
+        Columns. ``start`` and ``end`` are sample numbers.
+    first : int
+        Number the file gives to the first sample.
+    end_inclusive : bool
+        The sample ``end`` belongs to the interval.
+    kind : str
+    """
+
+    file: str
+    columns: list[str]
+    key: dict[str, str]
+    start: str = "start"
+    end: str = "end"
+    label: str = "label"
+    first: int = 0
+    end_inclusive: bool = False
+    kind: str = "activity"
+
+
+@dataclass
 class Files:
     """Which files make up the set.
 
     Attributes
     ----------
     pattern : str
-        Regular expression on the path relative to the source (forward slashes; inside a zip: ``a.zip!inner/b.txt``).
-        Named groups ``record``, ``subject``, ``visit``, ``placement`` and any covariate. Without ``record`` the path
-        without suffix is the record's name.
+        Regular expression on the end of the path below the source, beginning at the start of a folder or file name
+        (forward slashes; files inside a zip count as in folders). WFDB: the header. Named groups ``record``,
+        ``subject``, ``visit``, ``placement`` and any covariate. Without ``record`` the path without suffix is the
+        record's name.
     reader : str
         ``wfdb``, ``edf``, ``brainvision`` or ``table`` (a fact checked against the file's content).
     annotations : list of str
         WFDB annotation extensions (``atr``; LUDB one per lead).
-    table : dict
-        For ``table``: fields of :class:`biossl.io.table.TableSpec`.
+    table : TableSpec
+        For ``table``: how to read one file.
+    kind : str
+        Kind given to every mark of these files that the reader could only call ``note`` (``trial`` for T0 T1 T2).
+    event_labels : dict
+        Label in the file -> label used, where its meaning depends on the file (EEGMMIDB: T1 is another movement in
+        other runs).
+    covariates : dict
+        Covariates that are the same for all these files.
+    intervals : Intervals
+        A file of labelled intervals beside the recordings.
     """
 
     pattern: str
     reader: Literal["wfdb", "edf", "brainvision", "table"]
     annotations: list[str] = field(default_factory=list)
-    table: dict[str, Any] = field(default_factory=dict)
+    table: TableSpec | None = None
+    kind: str = ""
+    event_labels: dict[str, str] = field(default_factory=dict)
+    covariates: dict[str, str] = field(default_factory=dict)
+    intervals: Intervals | None = None
 
 
 @dataclass
 class MetadataTable:
     """A CSV of the set, one row per record or subject, joined by ``key``.
 
-    ``key`` is the column, ``on`` what it equals (``record``, ``subject`` or ``path``: the path without suffix),
-    ``key_format`` turns the cell into that text (``"{}"``; ``"Subject{:02d}"``), ``columns`` renames the columns kept
-    (allow-list: source column -> covariate).
+    ``file`` is the end of its path below the source. ``key`` is the column, ``on`` what it equals: ``record``,
+    ``subject``, ``path`` (the path without suffix) or a named group of the pattern. ``key_format`` turns the cell into
+    that text (``"{}"``; ``"{:05d}"``), ``columns`` renames the columns kept (allow-list: source column -> covariate).
+    ``whole_numbers`` are columns whose ``12.0`` means ``12``; ``replace`` maps cells of a column to what they mean
+    (after that; ``""`` = unknown). ``subject_column`` names the subject's column for ``subjects: table``.
     """
 
     file: str
     key: str
-    on: Literal["record", "subject", "path"] = "record"
+    on: str = "record"
     key_format: str = "{}"
     separator: str = ","
     columns: dict[str, str] = field(default_factory=dict)
+    whole_numbers: list[str] = field(default_factory=list)
+    replace: dict[str, dict[str, str]] = field(default_factory=dict)
     subject_column: str | None = None
 
 
@@ -124,7 +179,8 @@ class View:
     window_s, stride_s : float
         Seconds. For ``around_events`` the stride is not used.
     channels : list of str
-        Canonical names, in order; derivable leads are derived.
+        Canonical names, in order; derivable leads are derived. ``chest=V1|V5`` is the first of these that is there,
+        under the name ``chest``.
     optional_channels : bool
         True: an absent channel is stored as not observed instead of quarantining the record.
     policy : str
@@ -140,9 +196,9 @@ class View:
     reference : str
         EEG: ``as_recorded`` or ``average`` (of the chosen EEG channels).
     max_missing : float
-        Largest share of unobserved samples a window may have.
+        Largest share of unobserved samples a window may have, over the channels its record has.
     files : str
-        Restricts the card's pattern for this view (a regular expression on the path), e.g. ``records100/``.
+        Restricts the card's pattern for this view (a regular expression found in the path), e.g. ``records100/``.
     """
 
     sfreq: float
@@ -218,3 +274,31 @@ class Card:
     overlaps: list[str] = field(default_factory=list)
     known_defects: list[str] = field(default_factory=list)
     expected: dict[str, int] = field(default_factory=dict)
+
+
+def load_card(name_or_path: str | Path) -> Card:
+    """A card, checked.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A packaged card's name (``ptbxl``) or a YAML file.
+
+    Raises
+    ------
+    RequestError
+        No such card, a key that is unknown or of another type, or a card that contradicts itself.
+
+    Examples
+    --------
+    >>> load_card("ptbxl").modality
+    'ecg'
+    """
+    from biossl.corpus.card_check import check_card
+
+    text = str(name_or_path)
+    packaged = not (text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text or Path(text).exists())
+    path = resource(f"data_cards/{text}.yaml") if packaged else Path(text)
+    card = build(Card, load_yaml(path), where=str(path))
+    check_card(card, where=str(path))
+    return card

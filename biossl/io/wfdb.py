@@ -193,6 +193,8 @@ def _check_files(stem: Path, head: Any) -> int:
     by_file: dict[str, list[int]] = {}
     for i, name in enumerate(head.file_name):
         by_file.setdefault(name, []).append(i)
+    if "~" in by_file:
+        raise RecordError("no_signal", "the layout of a multi-segment record holds no samples; read the record's own header")
     for name, rows in by_file.items():
         path = stem.parent / name
         if name != Path(name).name or not path.is_file():
@@ -226,9 +228,7 @@ def _length_of(stem: Path, head: Any, by_file: dict[str, list[int]]) -> int:
     return int(size * 8 / _BITS[head.fmt[rows[0]]] / sum(head.samps_per_frame[i] for i in rows))
 
 
-def _segments(
-    stem: Path, head: Any, findings: list[Finding]
-) -> tuple[list[_Run], list[str], list[str], list[int], list[int]]:
+def _segments(stem: Path, head: Any, findings: list[Finding]) -> tuple[list[_Run], list[str], list[str], list[int], list[int]]:
     """Runs of a multi-segment record: segments that touch are one run, gaps and absent files end it."""
     layout = None
     pieces: list[tuple[int, int, str]] = []
@@ -366,9 +366,10 @@ def _own_unit(
 
 
 def _comments(lines: Sequence[str]) -> dict[str, str]:
-    """``#Key: value`` lines as a dict (LUDB's ``<age>: 51`` too); other lines are numbered ``comment_1`` ..."""
+    """``Key: value`` and ``<key>: value <key>: value`` lines as a dict; other lines are numbered ``comment_1`` ..."""
     out: dict[str, str] = {}
     for i, line in enumerate(lines, start=1):
-        match = re.fullmatch(r"<?([^:<>]{1,60})>?\s*:\s*(.*)", line.strip())
-        out[match[1].strip() if match else f"comment_{i}"] = (match[2] if match else line).strip()
+        pairs = re.findall(r"<([^<>]+)>\s*:\s*([^<]*)", line) or re.findall(r"^([^:<>]{1,60}):\s*(.*)$", line)
+        for key, value in pairs or [(f"comment_{i}", line)] * bool(line.strip()):
+            out[key.strip()] = value.strip()
     return out

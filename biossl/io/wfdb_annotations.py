@@ -19,6 +19,14 @@ _LEADS = {lead.casefold(): lead for lead in ECG_LEADS}
 BEATS = frozenset("N L R B A a J S V r F e j n E / f Q ?".split())
 
 
+_EXTENSIONS = ("atr", "qrs", "ari", "ecg", "apn", "st", "pwave", "man", "xws")
+
+
+def annotation_files(path: Path) -> list[str]:
+    """Extensions of the annotation files beside a record (any of its files)."""
+    return [e for e in (*_EXTENSIONS, *_LEADS) if path.with_suffix(f".{e}").is_file()]
+
+
 def read_annotations(stem: Path, extension: str, sfreq: float, n_frames: int) -> list[Annotation]:
     """Read one annotation file.
 

@@ -1,4 +1,7 @@
-"""Position tables: fixed 2-D sine-cosine codes of (channel, time patch). Pure functions, computed in float64."""
+"""Position tables: fixed 2-D sine-cosine codes of (channel, time patch). Pure functions, computed in float64.
+
+Always made on the CPU, so that an encoder built on the meta device (to be filled from a file) has its tables.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def sincos_1d(index: Tensor, dim: int) -> Tensor:
         ``concat[sin(index * w), cos(index * w)]``.
     """
     half = dim // 2
-    w = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    w = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device="cpu") / half)
     angle = index.to(torch.float64)[:, None] * w[None, :]
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
@@ -48,7 +51,7 @@ def sincos_2d(n_channels: int, n_patches: int, dim: int) -> Tensor:
     """
     if dim % 4:
         raise ValueError(f"dim must be a multiple of 4, got {dim}")
-    time = sincos_1d(torch.arange(n_patches), dim // 2)
-    channel = sincos_1d(torch.arange(n_channels), dim // 2)
+    time = sincos_1d(torch.arange(n_patches, device="cpu"), dim // 2)
+    channel = sincos_1d(torch.arange(n_channels, device="cpu"), dim // 2)
     table = torch.cat([time[None].expand(n_channels, -1, -1), channel[:, None].expand(-1, n_patches, -1)], dim=2)  # (C, P, D)
     return table.reshape(n_channels * n_patches, dim).float()

@@ -59,7 +59,7 @@ def amplitude(spec: InputSpec, how: Normalise, scale: dict[str, float]) -> Tenso
         values = [scale[t] for t in spec.ch_types]
     else:
         values = [FLOOR.get(t, FLOOR_OTHER) for t in spec.ch_types]
-    return torch.tensor(values, dtype=torch.float32)[:, None]
+    return torch.tensor(values, dtype=torch.float32, device="cpu")[:, None]
 
 
 def normalise(x: Tensor, observed: Tensor | None, how: Normalise, amount: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def make_blocks(
     dim: int, depth: int, heads: int, *, mlp_ratio: float, qkv_bias: bool, norm_eps: float, drop_path: float
 ) -> nn.ModuleList:
     """Blocks with drop-path rising linearly from 0."""
-    rates = torch.linspace(0.0, drop_path, depth).tolist()
+    rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
     return nn.ModuleList(Block(dim, heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, norm_eps=norm_eps, drop_path=r) for r in rates)
 
 

@@ -131,14 +131,14 @@ def resample(x: np.ndarray, sfreq_in: float, sfreq_out: float) -> np.ndarray:
     return out
 
 
-def _resample_run(
-    run: np.ndarray, start: int, first: int, last: int, up: int, down: int, taps: np.ndarray
-) -> np.ndarray:
+def _resample_run(run: np.ndarray, start: int, first: int, last: int, up: int, down: int, taps: np.ndarray) -> np.ndarray:
     """Output samples first..last-1 of a run without gaps that begins at input sample ``start``."""
     half = (taps.size - 1) // 2
     edge = half // up + 2
-    padded = np.pad(run, ((0, 0), (edge, edge)), mode="reflect", reflect_type="odd") if run.shape[1] > 1 else np.repeat(
-        run, 2 * edge + 1, axis=1
+    padded = (
+        np.pad(run, ((0, 0), (edge, edge)), mode="reflect", reflect_type="odd")
+        if run.shape[1] > 1
+        else np.repeat(run, 2 * edge + 1, axis=1)
     )
     # on the grid of the upsampled signal the wanted instants lie at `at`, `at + down`, ...; leading zeros of the filter
     # shift them onto the instants that upfirdn computes (multiples of `down`)

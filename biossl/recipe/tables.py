@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # section -> name -> dataclass of its settings
 CONFIGS: dict[str, dict[str, str]] = {
     "model": {"transformer": "biossl.models.transformer:EncoderConfig"},
-    "mask": {"random": "biossl.masks:RandomMask", "multi_block": "biossl.masks:MultiBlockMask"},
+    "mask": {"random": "biossl.objectives.masking:RandomMask", "multi_block": "biossl.objectives.masking:MultiBlockMask"},
     "objective": {"jepa": "biossl.objectives.jepa:JEPAConfig"},
     "schedule": {
         "warmup_cosine": "biossl.schedules:WarmupCosine",

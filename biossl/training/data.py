@@ -216,7 +216,15 @@ def _ignore_interrupt(_: int) -> None:
 
 
 def make_loader(
-    sources: list[Source], order: Order, *, accumulate: int, start_step: int, steps: int, workers: int, rank: int = 0, world: int = 1
+    sources: list[Source],
+    order: Order,
+    *,
+    accumulate: int,
+    start_step: int,
+    steps: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
 ) -> DataLoader[Any]:
     """Loader of the micro-batches of steps ``start_step ... steps - 1`` of one process.
 

@@ -187,8 +187,9 @@ class Watcher:
     def read(self, encoder: nn.Module) -> dict[str, float]:
         """``std``, ``rankme_centred``, ``rankme_uncentred`` of an encoder."""
         z = embed_rows(encoder, self.sources, self.rows)
-        if not torch.isfinite(z).all():
-            raise DataError("embeddings of the monitoring windows are not finite; lower train.optimizer.lr")
+        z = z[torch.isfinite(z).all(dim=1)]  # a window in which nothing was observed has no embedding
+        if len(z) < 2:
+            raise DataError("no embedding of the monitoring windows is finite; begin a new run with a lower train.optimizer.lr")
         return {
             "std": embedding_std(z),
             "rankme_centred": rankme(z, centred=True),

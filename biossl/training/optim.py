@@ -20,7 +20,9 @@ def make_optimizer(objective: Objective, train: Train) -> torch.optim.AdamW:
         group.setdefault("lr_scale", 1.0)
     beta1, beta2 = train.optimizer.betas
     fused = all(p.device.type in ("cpu", "cuda") for g in groups for p in g["params"])
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=(beta1, beta2), eps=train.optimizer.eps, fused=fused)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=0.0, betas=(beta1, beta2), eps=train.optimizer.eps, fused=fused
+    )
 
 
 def set_schedule(optimizer: torch.optim.Optimizer, train: Train, step: int) -> None:

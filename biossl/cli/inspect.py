@@ -1,0 +1,64 @@
+"""``biossl inspect``: say what a file or folder holds, with findings; draw one recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EXAMPLE = "biossl inspect recordings/100.hea --plot 100.png"
+
+
+def arguments(parser: Any) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("path", help="a recording (any of its files), or a folder of recordings")
+    parser.add_argument("--plot", default=None, metavar="PNG", help="draw the first readable recording into this picture")
+    parser.add_argument("--start", type=float, default=0.0, help="seconds into the recording at which the picture begins")
+    parser.add_argument("--card", default=None, help="data card (name or file) that states units and names the files do not")
+    parser.add_argument("--overwrite", action="store_true", help="replace the picture when it exists")
+
+
+def run(args: Any) -> dict[str, Any]:
+    """Print one paragraph a file; a file that cannot be read is a line with its code."""
+    from pathlib import Path
+
+    from biossl.cli import say
+    from biossl.errors import RecordError, RequestError
+    from biossl.progress import track
+    from biossl.report.inspect import inspect_file, load, paragraph, recording_files
+
+    path = Path(args.path)
+    plot = Path(args.plot) if args.plot else None
+    if plot is not None and plot.exists() and not args.overwrite:
+        raise RequestError(f"{plot}: exists; give another name, or --overwrite")
+    if not path.exists() and not Path(f"{path}.hea").exists():
+        raise RequestError(f"{path}: no such file or folder; check the path")
+    card = None
+    if args.card:
+        from biossl.corpus.card import load_card
+
+        card = load_card(args.card)
+    files, others = recording_files(path) if path.is_dir() else ([path], 0)
+    if not files:
+        raise RequestError(f"{path}: no recording in this folder ({others} other files); tables need --card and the file's path")
+    good: list[dict[str, Any]] = []
+    bad: list[dict[str, str]] = []
+    for file in track(files, len(files), "inspect", "files") if len(files) > 1 else files:
+        try:
+            good.append(inspect_file(file, card))
+            say(paragraph(good[-1]))
+        except RecordError as error:
+            if not path.is_dir():
+                raise
+            bad.append({"path": str(file), "code": error.code, "message": str(error)})
+            say(f"! {error.code}: {error}")
+    if path.is_dir():
+        say(f"{len(good)} files read, {len(bad)} not readable, {others} other files")
+    if plot is not None and good:
+        from biossl.atomic import atomic_file
+        from biossl.report.traces import draw
+
+        recordings = load(Path(good[0]["path"]), card)
+        shown = next((r for r in recordings if {"ecg", "eeg", "acc"} & set(r.ch_types)), recordings[0])
+        with atomic_file(plot) as part:
+            draw(shown, args.start).savefig(part, format="png")
+        say(f"{plot} shows {shown.record}")
+    return {"files": good, "bad": bad, "other_files": others, "plot": str(plot) if plot is not None and good else None}

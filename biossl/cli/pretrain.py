@@ -1,0 +1,64 @@
+"""``biossl pretrain``: train an encoder without labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from biossl.cli import say
+from biossl.errors import RequestError
+
+EXAMPLE = "biossl pretrain recipes/ecg/jepa_small.yaml corpora/ptbxl --out runs/first --train.steps 500"
+OVERRIDES = True
+
+
+def arguments(parser: Any) -> None:
+    """Options of the verb."""
+    parser.add_argument("recipe", type=str, help="a YAML file, or a name from `biossl list recipes`")
+    parser.add_argument(
+        "corpus", type=str, nargs="+", help="a corpus folder; several: CORPUS=weight, the weight being its share of steps"
+    )
+    parser.add_argument("--init", type=str, default=None, help="begin from the weights of this encoder folder")
+    parser.add_argument("--splits", type=str, default=None, help="train on part 'train' of this split (default: official)")
+    parser.add_argument("--seed", type=int, default=None, help="the recipe's seed, replaced")
+    parser.add_argument("--out", type=str, default=None, help="run folder (default: runs/RECIPE-CORPUS)")
+    parser.add_argument("--overwrite", action="store_true", help="remove the run that is in the run folder")
+
+
+def run(args: Any) -> dict[str, Any]:
+    """Train, or go on where an unfinished run of the same recipe and corpora stopped."""
+    from pathlib import Path
+
+    from biossl.corpus import Corpus
+    from biossl.recipe import load_recipe
+    from biossl.training import pretrain
+
+    overrides = dict(args.overrides)
+    if args.seed is not None:
+        overrides["seed"] = str(args.seed)
+    recipe = load_recipe(args.recipe, overrides)
+    corpora = [(Corpus.open(path), weight) for path, weight in map(parse_corpus, args.corpus)]
+    names = "+".join(corpus.path.resolve().name for corpus, _ in corpora)
+    out = Path(args.out) if args.out else Path("runs") / f"{recipe.name}-{names}"
+    result = pretrain(recipe, corpora, out, init=args.init, split=args.splits, overwrite=args.overwrite)
+    say(
+        f"{result['steps']} steps, loss {result['numbers'].get('loss', float('nan')):.4g}; encoder in {result['encoder']}; "
+        f"next: biossl probe {result['run']} CORPUS --label NAME"
+    )
+    return result
+
+
+def parse_corpus(text: str) -> tuple[str, float]:
+    """Path and weight of ``CORPUS`` or ``CORPUS=weight``.
+
+    Examples
+    --------
+    >>> parse_corpus("corpora/ptbxl=2.5"), parse_corpus("corpora/ludb")
+    (('corpora/ptbxl', 2.5), ('corpora/ludb', 1.0))
+    """
+    path, equals, weight = text.rpartition("=")
+    if not equals:
+        return text, 1.0
+    try:
+        return path, float(weight)
+    except ValueError:
+        raise RequestError(f"{text}: the weight '{weight}' is not a number; write CORPUS=2.5") from None

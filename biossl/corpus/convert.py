@@ -1,0 +1,525 @@
+"""Recordings to a corpus: a list of shard-sized tasks, each done once, whatever kills the run.
+
+What lives here: planning, running and ending a conversion. A task makes one shard and its side file in memory and
+writes them whole, so a second run goes on where the first was killed and ends with the same bytes. One bad file costs
+one line in ``quarantine.csv``, never the run.
+
+Order of events in the folder: ``plan.json`` first; ``shard-*.h5`` and ``shard-*.json``; the tables; ``spec.json`` last,
+after which the plan and the side files go. A folder with ``plan.json`` and no ``spec.json`` is unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from biossl import atomic
+from biossl.config import dump_yaml, nearest
+from biossl.corpus.card import Card, View
+from biossl.corpus.shardjob import Job, make_shard
+from biossl.errors import DataError, MachineError, RequestError
+from biossl.progress import Progress
+from biossl.signal import InputSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from biossl.corpus.identity import Pseudonyms
+    from biossl.corpus.views import RecordTask
+
+_OWN = ("card.yaml", "spec.json", "plan.json", "index.parquet", "events.parquet", "quarantine.csv")
+_SHARD_BYTES = 64 * 2**20  # of source files in one shard, at most; then memory is bounded whatever a record's length
+_SHARD_RECORDS = 4096
+_SHARDS_WANTED = 32  # enough for many cores and for a progress bar, where the set is small
+
+
+def convert(
+    card: Card | str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    view: str,
+    partial: bool = False,
+    n_jobs: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Cut the recordings of a card into the windows of one of its views and store them.
+
+    Parameters
+    ----------
+    card : Card, path or name of a packaged card
+    source : path
+        Folder (or zip) with the recordings, laid out as the card says.
+    out : path
+        The corpus folder. An unfinished conversion of the same files goes on.
+    view : str
+        Name of a view of the card.
+    partial : bool
+        True: fewer records or subjects than the card expects are allowed.
+    n_jobs : int, optional
+        Processes; default one a core. Inside ``joblib.parallel_config`` another engine takes the tasks.
+    overwrite : bool
+        Replace a corpus that is there. Labels and splits added to a corpus of the same card stay.
+
+    Returns
+    -------
+    dict
+        ``path``, ``hash``, ``funnel``, ``findings``, ``seconds_of_signal``.
+
+    Raises
+    ------
+    RequestError
+        Unknown view, folder in use, absent source.
+    DataError
+        Fewer records than the card expects, or nothing could be converted.
+    MachineError
+        Disk full or not writable.
+
+    Examples
+    --------
+    >>> convert("ptbxl", "data/ptbxl", "corpora/ptbxl", view="resting", partial=True)  # doctest: +SKIP
+    """
+    from biossl.corpus.card import load_card
+    from biossl.corpus.discover import discover
+
+    card = card if isinstance(card, Card) else load_card(card)
+    _view(card, view)
+    _check_folder(Path(out), overwrite)
+    tasks = discover(card, Path(source), view)
+    if not tasks:
+        raise DataError(f"{source}: no file matches the card's pattern '{card.files[0].pattern}'; check the folder or the card")
+    from biossl.corpus.load import load_windows
+
+    return convert_tasks(
+        card, tasks, out, view=view, load=load_windows, partial=partial, n_jobs=n_jobs, overwrite=overwrite
+    )
+
+
+def convert_tasks(
+    card: Card,
+    tasks: Sequence[RecordTask],
+    out: str | Path,
+    *,
+    view: str,
+    load: Callable[..., Any],
+    spec: InputSpec | None = None,
+    partial: bool = False,
+    n_jobs: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """As :func:`convert`, from a list of tasks and ``load(card, view, task) -> Loaded`` (a picklable function)."""
+    from biossl.corpus.identity import Pseudonyms
+
+    out = Path(out)
+    _view(card, view)
+    tasks = sorted(tasks, key=lambda t: (t.record, t.path))
+    notes = _compare_expected(card, tasks, partial)
+    spec = spec or input_spec(card, view)
+    sizes = _source_bytes(tasks)
+    scale = _growth(card.views[view])
+    atomic.require_free(out, int(0.6 * scale * sum(sizes)) + 2**24)
+    _check_folder(out, overwrite)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic.machine_error(out, error) from None
+    names = Pseudonyms(None) if card.public else Pseudonyms.make(out)
+    plan = _plan(card, view, spec, tasks, sizes, scale, names)
+    if overwrite:
+        _clear(out, card.name)
+    _begin(out, plan)
+    stops = plan["stops"]
+    jobs = [
+        Job(out, number, card, view, spec, tuple(tasks[start:stop]), names)
+        for number, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True))
+    ]
+    _run(jobs, load, n_jobs)
+    return _finish(out, card, view, spec, jobs, names, notes)
+
+
+def input_spec(card: Card, view: str) -> InputSpec:
+    """What one window of a view is.
+
+    Examples
+    --------
+    >>> input_spec(load_card("ptbxl"), "resting").n_samples  # doctest: +SKIP
+    2500
+    """
+    from biossl.channels import canonical
+    from biossl.signal import CANONICAL_UNIT
+
+    v = card.views[view]
+    types = [canonical(name, card.modality)[1] for name in v.channels]
+    units = [
+        "1" if "1" in (card.units.get(name), card.units.get(kind)) else CANONICAL_UNIT[kind]
+        for name, kind in zip(v.channels, types, strict=True)
+    ]
+    return InputSpec(
+        modality=card.modality, sfreq=float(v.sfreq), n_samples=int(round(v.window_s * v.sfreq)), ch_names=tuple(v.channels),
+        ch_types=tuple(types), units=tuple(units), filter=v.filter.spec(), reference=v.reference,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------- before
+
+
+def _view(card: Card, view: str) -> View:
+    if view not in card.views:
+        raise RequestError(f"--view '{view}': card {card.name} has no such view; {nearest(view, card.views)}")
+    return card.views[view]
+
+
+def _compare_expected(card: Card, tasks: Sequence[RecordTask], partial: bool) -> list[str]:
+    found = {"records": len({t.record for t in tasks}), "subjects": len({t.subject for t in tasks if t.subject is not None})}
+    notes = []
+    for what, count in found.items():
+        expected = card.expected.get(what, count)
+        if count < expected and not partial:
+            raise DataError(
+                f"card {card.name}: {count:,} of {expected:,} {what} are there; complete the copy, "
+                "or add --partial to convert what is there"
+            )
+        if count != expected:
+            notes.append(f"{count:,} {what} found, the card expects {expected:,}")
+    return notes
+
+
+def _check_folder(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise RequestError(f"{out}: is a file; give a folder for the corpus")
+    if (out / "spec.json").exists() or (out / "plan.json").exists():
+        if (out / "spec.json").exists() and not overwrite:
+            raise RequestError(f"{out}: holds a finished corpus; choose another folder or add --overwrite")
+        return
+    foreign = [p.name for p in sorted(out.iterdir()) if p.name not in (*_OWN, "secret.key", "labels", "splits", "cache")]
+    foreign = [n for n in foreign if not n.startswith((".", "shard-"))]
+    if foreign:
+        raise RequestError(f"{out}: holds other files ({foreign[0]}); choose an empty or new folder")
+
+
+def _clear(out: Path, card_name: str) -> None:
+    """Remove a corpus; spec.json first, so that a kill in between leaves no corpus that looks finished."""
+    same = False
+    try:
+        same = json.loads((out / "spec.json").read_text())["card"]["name"] == card_name
+    except (OSError, ValueError, KeyError):
+        pass
+    for name in ("spec.json", "plan.json"):
+        (out / name).unlink(missing_ok=True)
+    for item in [*out.glob("shard-*"), *(out / n for n in _OWN)]:
+        item.unlink(missing_ok=True)
+    for folder in ["cache"] if same else ["cache", "labels", "splits"]:
+        shutil.rmtree(out / folder, ignore_errors=True)
+
+
+def _growth(view: View) -> float:
+    """How many times a sample is stored: windows may overlap."""
+    return max(1.0, view.window_s / view.stride_s) if view.policy != "around_events" and view.stride_s > 0 else 1.0
+
+
+def _source_bytes(tasks: Sequence[RecordTask]) -> list[int]:
+    """Bytes of each record's files: all of one folder that share the name without suffix."""
+    folders: dict[str, dict[str, int]] = {}
+    out = []
+    for task in tasks:
+        outer, _, inner = task.path.partition("!")
+        place = Path(task.source) / outer if Path(task.source).is_dir() else Path(task.source)
+        if inner or place.suffix == ".zip":
+            key, name = str(place), inner or outer
+        else:
+            key, name = str(place.parent), place.name
+        if key not in folders:
+            folders[key] = _listing(Path(key))
+        out.append(folders[key].get(name.partition(".")[0] if Path(key).is_dir() else name, 0))
+    return out
+
+
+def _listing(place: Path) -> dict[str, int]:
+    sizes: Counter[str] = Counter()
+    try:
+        if place.is_dir():
+            for item in os.scandir(place):
+                sizes[item.name.partition(".")[0]] += item.stat().st_size if item.is_file() else 0
+        elif place.is_file():
+            with zipfile.ZipFile(place) as archive:
+                sizes.update({i.filename: i.file_size for i in archive.infolist()})
+    except (OSError, zipfile.BadZipFile):
+        pass  # the reader says what is wrong
+    return sizes
+
+
+def _plan(
+    card: Card, view: str, spec: InputSpec, tasks: Sequence[RecordTask], sizes: list[int], scale: float, names: Pseudonyms
+) -> dict[str, Any]:
+    """What this conversion is, and where shards end: from the list of files and their sizes, never from content."""
+    from importlib.metadata import version
+
+    digest = hashlib.sha256(names.secret or b"")  # keyed, so that file names cannot be tried out against it
+    for task, size in zip(tasks, sizes, strict=True):
+        digest.update(f"{task.record}\x1f{task.subject}\x1f{task.path}\x1f{size}\x1e".encode())
+    budget = min(_SHARD_BYTES, max(2**20, sum(sizes) * scale / _SHARDS_WANTED))
+    stops, filled, start = [], 0.0, 0
+    for i, size in enumerate(sizes):
+        if i > start and (filled + size * scale > budget or i - start >= _SHARD_RECORDS):
+            stops.append(i)
+            filled, start = 0.0, i
+        filled += size * scale
+    stops.append(len(tasks))
+    return {
+        "format": 1,
+        "biossl": version("biossl"),
+        "card": hashlib.sha256(dump_yaml(card).encode() + (names.secret or b"")).hexdigest(),
+        "view": view,
+        "spec": spec.to_dict(),
+        "tasks": digest.hexdigest(),
+        "stops": stops,
+        "secret": names.id(),
+    }
+
+
+def _begin(out: Path, plan: dict[str, Any]) -> None:
+    file = out / "plan.json"
+    atomic.remove_partials(out)
+    if not file.exists():
+        for item in out.glob("shard-*"):
+            item.unlink()
+        atomic.write_text(file, json.dumps(plan, indent=1) + "\n")
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        there = {}
+    if there != plan:
+        differs = [k for k in plan if there.get(k) != plan[k]]
+        what = {"card": "card", "view": "view", "tasks": "list of files", "biossl": "version of biossl", "spec": "view"}
+        named = ", ".join(sorted({what[k] for k in differs if k in what})) or "plan"
+        raise RequestError(f"{out}: holds an unfinished conversion with another {named}; add --overwrite or choose a new folder")
+
+
+# ---------------------------------------------------------------------- the work
+
+
+def _run(jobs: list[Job], load: Callable[..., Any], n_jobs: int | None) -> None:
+    import joblib
+
+    n_jobs = joblib.cpu_count() if n_jobs is None else n_jobs
+    if n_jobs < 1:
+        raise RequestError(f"--jobs {n_jobs}: give 1 or more")
+    with Progress(sum(len(j.tasks) for j in jobs), "convert", "records") as bar:
+        todo = []
+        for job in jobs:
+            if job.done():
+                bar.update(len(job.tasks), note="kept from an earlier run")
+            else:
+                todo.append(job)
+        try:
+            for count in _each(todo, load, min(n_jobs, max(1, len(todo)))):
+                bar.update(count)
+        except _worker_died() as error:
+            left = [job for job in todo if not job.done()]
+            bar.update(sum(len(j.tasks) for j in todo) - sum(len(j.tasks) for j in left) - (bar.n - _before(jobs, todo)))
+            if all(job.alone for job in left):
+                raise MachineError(f"worker processes keep dying ({type(error).__name__}); is memory short? try --jobs 1") from None
+            for job in left:  # a file that kills its reader: one child a record, so that it costs one record
+                bar.update(make_shard(replace(job, alone=True), load))
+
+
+def _before(jobs: list[Job], todo: list[Job]) -> int:
+    return sum(len(j.tasks) for j in jobs) - sum(len(j.tasks) for j in todo)
+
+
+def _each(jobs: list[Job], load: Callable[..., Any], n_jobs: int) -> Iterator[int]:
+    import joblib
+
+    if n_jobs == 1:
+        yield from (make_shard(job, load) for job in jobs)
+        return
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
+    yield from parallel(joblib.delayed(make_shard)(job, load) for job in jobs)
+
+
+def _worker_died() -> type[BaseException]:
+    from concurrent.futures.process import BrokenProcessPool
+
+    return BrokenProcessPool  # loky's TerminatedWorkerError is one
+
+
+# ---------------------------------------------------------------------- after
+
+
+@dataclass
+class _Gathered:
+    index: pd.DataFrame
+    events: pd.DataFrame
+    quarantine: list[list[str]]
+    shards: list[dict[str, Any]]
+    funnel: dict[str, Any]
+    findings: list[str]
+    splits: dict[str, dict[str, str]]
+
+
+def _finish(
+    out: Path, card: Card, view: str, spec: InputSpec, jobs: list[Job], names: Pseudonyms, notes: list[str]
+) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    import pandas as pd
+
+    from biossl.corpus.index import CORPUS_FORMAT, corpus_hash
+    from biossl.corpus.splits import official_name, write_record_split
+
+    got = _gather(jobs)
+    _write_quarantine(out, got.quarantine)
+    if not len(got.index):
+        first = f"; first: {got.quarantine[0][2]}" if got.quarantine else ""
+        reasons = ", ".join(f"{n} {code}" for code, n in got.funnel["quarantined"].items())
+        for item in [*out.glob("shard-*"), out / "plan.json"]:  # so that a second run reads mended files again
+            item.unlink(missing_ok=True)
+        raise DataError(
+            f"{out}: nothing could be converted, {got.funnel['files_found']} records gave no window "
+            f"({reasons or json.dumps(got.funnel['windows_dropped'])}){first}; see {out / 'quarantine.csv'}"
+        )
+    stored = _keyed_card(card, names)
+    facts: dict[str, Any] = {
+        "format": CORPUS_FORMAT,
+        "input": spec.to_dict(),
+        "view": view,
+        "card": {"name": card.name, "version": card.version, "public": card.public, "secret_id": names.id()},
+        "official_split": official_name(card) if (got.index["split"] != "").any() else "",
+        "shards": got.shards,
+        "funnel": got.funnel,
+        "findings": notes + got.findings,
+        "versions": {"biossl": version("biossl"), "numpy": np.__version__, "pandas": pd.__version__},
+    }
+    facts["hash"] = corpus_hash(facts, got.index)
+    atomic.write_text(out / "card.yaml", dump_yaml(stored))
+    atomic.write_parquet(out / "events.parquet", got.events)
+    for name, parts in got.splits.items():
+        if any(parts.values()):
+            write_record_split(out / "splits" / f"{name}.parquet", parts)
+    atomic.write_parquet(out / "index.parquet", got.index)
+    atomic.write_text(out / "spec.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    for item in [out / "plan.json", *(job.side_file for job in jobs)]:
+        item.unlink(missing_ok=True)
+    return {
+        "path": str(out),
+        "hash": facts["hash"],
+        "funnel": got.funnel,
+        "findings": facts["findings"],
+        "seconds_of_signal": len(got.index) * spec.window_s,
+    }
+
+
+def _gather(jobs: list[Job]) -> _Gathered:
+    import pandas as pd
+
+    from biossl.corpus.index import EVENT_COLUMNS, INDEX_COLUMNS
+
+    columns: dict[str, list[Any]] = {name: [] for name in (*INDEX_COLUMNS, "day")}
+    events: dict[str, list[Any]] = {name: [] for name in EVENT_COLUMNS}
+    covariates: list[tuple[int, dict[str, str]]] = []
+    shards, quarantine, findings = [], [], []
+    splits: dict[str, dict[str, str]] = {}
+    dropped: Counter[str] = Counter()
+    owner: dict[str, dict[str, str]] = {}  # window hash -> record -> subject
+    n_read = n_with = 0
+    for job in jobs:
+        side = json.loads(job.side_file.read_text(encoding="utf-8"))
+        row = 0
+        for block in side["records"]:
+            n = block["n"]
+            n_read, n_with = n_read + 1, n_with + (n > 0)
+            dropped.update(block["dropped"])
+            before = len(events["onset_s"])
+            count = len(block["events"]["onset_s"])
+            events["subject"] += [block["subject"]] * count
+            events["record"] += [block["record"]] * count
+            for name, values in block["events"].items():
+                events[name] += values
+            columns["shard"] += [job.number] * n
+            columns["row"] += range(row, row + n)
+            columns["event"] += [e + before if e >= 0 else -1 for e in block["event"]]
+            for name in ("subject", "record", "day", "n_samples", "split"):
+                columns[name] += [block[name]] * n
+            for name in ("start_s", "segment", "quality", "sha256"):
+                columns[name] += block[name]
+            covariates.append((n, block["covariates"]))
+            for name, part in block["splits"].items():
+                splits.setdefault(name, {})[block["record"]] = part
+            for sha in block["sha256"]:
+                if sha:
+                    owner.setdefault(sha, {})[block["record"]] = block["subject"]
+            row += n
+        shards.append({"file": job.file.name, "rows": row, "sha256": side["sha256"], "exact": side["exact"]})
+        quarantine += side["quarantine"]
+        findings += side["findings"]
+    names = sorted({key for _, values in covariates for key in values} - set(columns))
+    for name in names:
+        columns[name] = [v for n, values in covariates for v in [values.get(name, "")] * n]
+    kinds: dict[str, Any] = {
+        "shard": "int32", "row": "int32", "segment": "int32", "n_samples": "int32", "event": "int64", "start_s": "float64",
+        "quality": "float32", "day": "float64",
+    }  # fmt: skip
+    index = pd.DataFrame({k: pd.Series(v, dtype=kinds.get(k, "object")) for k, v in columns.items()})
+    table = pd.DataFrame(
+        {k: pd.Series(v, dtype="float64" if k in ("onset_s", "duration_s") else "object") for k, v in events.items()}
+    )
+    funnel = {
+        "files_found": sum(len(job.tasks) for job in jobs),
+        "quarantined": dict(sorted(Counter(q[1] for q in quarantine).items())),
+        "records_read": n_read,
+        "records_with_windows": n_with,
+        "windows_dropped": dict(sorted((k, v) for k, v in dropped.items() if v)),
+        "windows": len(index),
+        "subjects": int(index["subject"].nunique()),
+    }
+    return _Gathered(index, table, quarantine, shards, funnel, findings + _duplicates(owner), splits)
+
+
+def _duplicates(owner: dict[str, dict[str, str]]) -> list[str]:
+    """Findings on identical source samples in two records."""
+    same = [records for records in owner.values() if len(records) > 1]
+    if not same:
+        return []
+    pairs = sorted({tuple(sorted(records)[:2]) for records in same})
+    people = sum(len(set(records.values())) > 1 for records in same)
+    return [
+        f"identical samples: {len(same)} windows are in more than one record, {people} of them under different subjects "
+        f"(first: {pairs[0][0]} and {pairs[0][1]}); the leak guard refuses splits that part them"
+    ]
+
+
+def _write_quarantine(out: Path, lines: list[list[str]]) -> None:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["record", "code", "message"])
+    # a cell that a spreadsheet would run as a formula is made text
+    writer.writerows([["'" + c if c[:1] in "=+-@" else c for c in line] for line in lines])
+    atomic.write_text(out / "quarantine.csv", text.getvalue())
+
+
+def _keyed_card(card: Card, names: Pseudonyms) -> Card:
+    """The card as it is stored: without the names of a set that is not public."""
+    if names.secret is None:
+        return card
+    splits = {}
+    for name, split in card.splits.items():
+        key = {"subject": names.subject, "record": names.record}.get(split.by)
+        parts = {p: [key(v, card) for v in values] for p, values in split.parts.items()} if key else split.parts
+        splits[name] = replace(split, parts=parts)
+    return replace(card, same_person=[], splits=splits)

@@ -1,0 +1,239 @@
+"""From a folder to tasks: which files of a source are records of a view, who they belong to, what is known of them.
+
+What lives here: listing (folders and zips), matching the card's pattern, joining metadata tables. No signal is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from biossl.corpus.card import Card, MetadataTable
+from biossl.corpus.card_check import NOT_COVARIATES, covariate_names, format_key
+from biossl.errors import RecordError, RequestError
+from biossl.io.table import read_bytes
+
+
+@dataclass(frozen=True)
+class RecordTask:
+    """One record to be read: plain text only, so it crosses process borders.
+
+    Attributes
+    ----------
+    record : str
+        Name, unique among the tasks of a view.
+    subject : str or None
+        After same-person aliases. None when the card's table has no row for it: ``load_record`` then raises.
+    source : str
+        The folder given by the user (of a zip given: the folder it is in).
+    path : str
+        File relative to ``source``, forward slashes; inside a zip ``archive.zip!inner/name.txt``.
+    file : int
+        Number of the entry of ``card.files`` that matched.
+    groups : dict of str to str
+        Named groups of the pattern.
+    covariates : dict of str to str
+        Groups, constants of the files entry and metadata columns; ``""`` = unknown. Header covariates are filled when
+        the record is loaded. Every task of a card has the same keys.
+    intervals : str
+        Path of the files entry's table of intervals, like ``path``.
+    """
+
+    record: str
+    subject: str | None
+    source: str
+    path: str
+    file: int = 0
+    groups: dict[str, str] = field(default_factory=dict)
+    covariates: dict[str, str] = field(default_factory=dict)
+    intervals: str = ""
+
+    @property
+    def full_path(self) -> str:
+        """Path a reader takes."""
+        return str(Path(self.source) / self.path)
+
+
+def discover(card: Card, source: str | Path, view: str) -> list[RecordTask]:
+    """The records of a view in a source, in natural order of their paths.
+
+    Parameters
+    ----------
+    card : Card
+    source : path
+        A folder (searched with its subfolders and the zips in them) or one zip.
+    view : str
+        Name of one of the card's views.
+
+    Raises
+    ------
+    RequestError
+        The source or a metadata table is not there, no file matches, two files are one record.
+
+    Examples
+    --------
+    >>> discover(load_card("mitdb"), "mitdb", "beats")[0].record  # doctest: +SKIP
+    '100'
+    """
+    if view not in card.views:
+        raise RequestError(f"card {card.name}: no view '{view}'; it has {', '.join(card.views)}")
+    root, paths = list_files(source)
+    patterns = [re.compile(rf"(?:^|.*[/!])(?:{f.pattern})") for f in card.files]
+    only = re.compile(card.views[view].files)
+    tables = [_Table(t, root, paths) for t in card.tables]
+    intervals = [find_file(f.intervals.file, root, paths) if f.intervals else "" for f in card.files]
+    names = covariate_names(card)
+    tasks: dict[str, RecordTask] = {}
+    for path in sorted(paths, key=natural):
+        for i, pattern in enumerate(patterns):
+            match = pattern.fullmatch(path)
+            if not match or not only.search(path):
+                continue
+            task = _task(card, root, path, i, match.groupdict(), tables, names, intervals[i])
+            if task.record in tasks:
+                raise RequestError(
+                    f"{source}: record {task.record!r} comes from {tasks[task.record].path} and {path}; "
+                    f"remove one or widen the group 'record' of the card's pattern"
+                )
+            tasks[task.record] = task
+            break
+    if not tasks:
+        looked = " or ".join(repr(f.pattern) for f in card.files)
+        more = f" with {card.views[view].files!r} in the path" if card.views[view].files else ""
+        raise RequestError(
+            f"{source}: none of its {len(paths)} files matches {looked}{more} (card {card.name}, view {view}); "
+            "check that the source is this data set"
+        )
+    return list(tasks.values())
+
+
+def list_files(source: str | Path) -> tuple[Path, list[str]]:
+    """All files below a source, those inside zips as ``archive.zip!inner/name``, and the folder they are relative to.
+
+    Raises
+    ------
+    RequestError
+        No such source, or a file that is no zip.
+    """
+    root = Path(source)
+    if not root.exists():
+        raise RequestError(f"{source}: no such folder; check the path of the recordings")
+    if root.is_file():
+        if not zipfile.is_zipfile(root):
+            raise RequestError(f"{source}: is a file; give the folder that holds the recordings, or a zip")
+        return root.parent, _members(root, root.name)
+    out: list[str] = []
+    seen: set[str] = set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back into the tree
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = sorted(d for d in inner if not d.startswith("."))
+        for name in files:
+            path = Path(folder) / name
+            relative = path.relative_to(root).as_posix()
+            if name.startswith("."):
+                continue
+            out += _members(path, relative) if name.lower().endswith(".zip") else [relative]
+    return root, out
+
+
+def _members(path: Path, relative: str) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as z:
+            return [f"{relative}!{i.filename}" for i in z.infolist() if not i.is_dir()]
+    except (zipfile.BadZipFile, OSError):
+        return [relative]
+
+
+def find_file(tail: str, root: Path, paths: Iterable[str]) -> str:
+    """The one path that ends with ``tail``; RequestError when none or several do."""
+    end = re.compile(rf"(?:^|.*[/!]){re.escape(tail)}")
+    found = sorted((p for p in paths if end.fullmatch(p)), key=lambda p: (len(p), p))
+    if not found:
+        raise RequestError(f"{root}: no {tail} in it, which the card needs; copy it beside the recordings")
+    if len(found) > 1 and len({re.split("[/!]", p).__len__() for p in found[:2]}) == 1:
+        raise RequestError(f"{root}: both {found[0]} and {found[1]} could be the card's {tail}; give a narrower source")
+    return found[0]
+
+
+def natural(path: str) -> tuple[tuple[int, int | str, str], ...]:
+    """Sort key with numbers as numbers: ``a2`` before ``a10``, ``01`` before ``1`` (any total order will do)."""
+    return tuple((0, int(t), t) if t.isdecimal() else (1, t, t) for t in re.split(r"(\d+)", path) if t)
+
+
+def _task(
+    card: Card, root: Path, path: str, number: int, found: dict[str, str | None], tables: list[_Table], names: list[str],
+    intervals: str,
+) -> RecordTask:  # fmt: skip
+    files = card.files[number]
+    groups = {k: v or "" for k, v in found.items()}
+    record = groups.get("record") or re.sub(r"\.[^./!]*$", "", path)
+    known = {"record": record, "path": re.sub(r"\.[^./!]*$", "", re.split("!", path)[-1]), **groups}
+    covariates = dict.fromkeys(names, "") | {k: v for k, v in groups.items() if k not in NOT_COVARIATES} | files.covariates
+    subject: str | None = record if card.subjects == "record" else groups.get("subject")
+    for table in sorted(tables, key=lambda t: t.on == "subject"):  # a subject's row can only be found once it is known
+        row = table.row({**known, "subject": subject or ""})
+        covariates |= {k: v for k, v in row.items() if k is not None}
+        if card.subjects == "table" and table.subject is not None:
+            subject = row.get(None) or subject
+    for person in card.same_person:
+        if subject in person:
+            subject = person[0]
+    return RecordTask(record, subject or None, str(root), path, number, groups, covariates, intervals)
+
+
+class _Table:
+    """A metadata table read once; rows by key, only the columns the card names (the subject's under None)."""
+
+    def __init__(self, table: MetadataTable, root: Path, paths: list[str]) -> None:
+        import io
+
+        import pandas as pd
+
+        self.on, self.subject = table.on, table.subject_column
+        path = find_file(table.file, root, paths)
+        try:
+            frame = pd.read_csv(
+                io.BytesIO(read_bytes(str(root / path))), sep=table.separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
+        except (RecordError, ValueError) as error:
+            raise RequestError(f"{root / path}: not a table with separator {table.separator!r} ({str(error)[:80]}); mend it") from None
+        frame.columns = pd.Index([str(c).strip() for c in frame.columns])
+        wanted: dict[str, str | None] = {**table.columns}
+        for column in (table.key, *table.columns, *([table.subject_column] if table.subject_column else [])):
+            if column not in frame.columns:
+                raise RequestError(f"{root / path}: no column {column!r}; it has {', '.join(map(str, frame.columns))}")
+        for column in frame.columns:
+            cells = frame[column].astype(str).str.strip()
+            if column in table.whole_numbers:
+                cells = cells.str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
+            frame[column] = cells.replace(table.replace.get(str(column), {}))
+        self.rows: dict[str, dict[str | None, str]] = {}
+        for cells_of_row in frame.to_dict("records"):
+            try:
+                key = format_key(str(cells_of_row[table.key]), table.key_format)
+            except ValueError:
+                raise RequestError(
+                    f"{root / path}: {cells_of_row[table.key]!r} in column {table.key!r} is not a whole number, as the card says"
+                ) from None
+            if key in self.rows:
+                raise RequestError(f"{root / path}: column {table.key!r} has {key!r} twice; keep one row")
+            row: dict[str | None, str] = {str(new): str(cells_of_row[old]) for old, new in wanted.items()}
+            if table.subject_column:
+                row[None] = str(cells_of_row[table.subject_column])
+            self.rows[key] = row
+
+    def row(self, known: dict[str, str]) -> dict[str | None, str]:
+        """The row of a record; empty when there is none."""
+        key = known.get(self.on, "")
+        found = self.rows.get(key)
+        if found is None and self.on == "path":  # the source may be a folder above the one the table counts from
+            found = next((r for k, r in self.rows.items() if k and key.endswith(f"/{k}")), None)
+        return found or {}

@@ -1,0 +1,293 @@
+"""Who is who: pseudonyms of sets that are not public, subject keys an encoder remembers, and the leak guard.
+
+What lives here: keyed names and day shifts, :func:`subject_keys`, :func:`seen` and :func:`guard_split`. Matching of
+one person's names happens before keying, so that two names of one person get one key.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from biossl.errors import DataError, RequestError
+
+if TYPE_CHECKING:
+    from biossl.corpus.card import Card
+    from biossl.corpus.index import Corpus
+
+SECRET_FILE = "secret.key"
+WINDOW_SAMPLE = 1024  # windows of a corpus that an encoder remembers: those with the smallest hashes, so that two
+#                       corpora of the same windows keep the same ones
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
+
+
+def canonical_subject(subject: str, card: Card) -> str:
+    """The one name of a person: spaces trimmed, Unicode composed, aliases of ``card.same_person`` resolved."""
+    name = unicodedata.normalize("NFC", subject).strip()
+    for names in card.same_person:
+        if name in names:
+            return names[0]
+    return name
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Names as a corpus stores them: unchanged for a public set, keyed for any other.
+
+    Attributes
+    ----------
+    secret : bytes or None
+        None = public.
+    """
+
+    secret: bytes | None
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> Pseudonyms:
+        """Those of a corpus; RequestError when its secret is not in the folder."""
+        if corpus.facts["card"]["public"]:
+            return cls(None)
+        found = cls.read(corpus.path)
+        if found is None:
+            raise RequestError(
+                f"{corpus.path / SECRET_FILE}: not here; names can only be joined where the corpus was made (the secret never travels)"
+            )
+        return found
+
+    @classmethod
+    def read(cls, folder: Path) -> Pseudonyms | None:
+        """From the folder's secret file, or None when it has none."""
+        try:
+            return cls(bytes.fromhex((folder / SECRET_FILE).read_text(encoding="ascii").strip()))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise RequestError(f"{folder / SECRET_FILE}: damaged; put the right one back, or choose a new folder") from None
+
+    @classmethod
+    def make(cls, folder: Path) -> Pseudonyms:
+        """The folder's secret, made (mode 0600, ignored by git) when it is absent."""
+        from biossl.atomic import write_bytes, write_text
+
+        found = cls.read(folder)
+        if found is not None:
+            return found
+        write_text(folder / ".gitignore", "# patient-derived data never belongs in a repository\n*\n")
+        secret = secrets.token_bytes(32)
+        write_bytes(folder / SECRET_FILE, (secret.hex() + "\n").encode(), mode=0o600)
+        return cls(secret)
+
+    def _key(self, kind: str, text: str) -> str:
+        assert self.secret is not None
+        return hmac.new(self.secret, f"{kind}\x1f{text}".encode(), hashlib.sha256).hexdigest()[:32]
+
+    def subject(self, subject: str, card: Card) -> str:
+        """Stored name of a subject."""
+        name = canonical_subject(subject, card)
+        return name if self.secret is None else self._key("subject", name)
+
+    def record(self, record: str, card: Card) -> str:
+        """Stored name of a record."""
+        name = unicodedata.normalize("NFC", record).strip()
+        return name if self.secret is None else self._key("record", name)
+
+    def day(self, number: float, subject_key: str) -> float:
+        """Stored day of a day number: whole and shifted by one amount a patient unless public, so order is kept."""
+        if self.secret is None:
+            return number
+        shift = int(self._key("shift", subject_key)[:8], 16) % 36525
+        return float(np.floor(number) - shift)
+
+    def id(self) -> str:
+        """A name of the secret that does not give it away; '' for a public set."""
+        return "" if self.secret is None else self._key("id", "")[:16]
+
+
+_ISO = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?)?\s*(?:Z|[+-]\d{2}:?\d{2})?")
+_COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
+_DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?: (\d{2}):(\d{2})(?::(\d{2}))?)?")
+_DATE_LIKE = re.compile(
+    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{2,4}|\d{1,2}[- /.](?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)", re.IGNORECASE
+)
+
+
+def day_number(text: str) -> float | None:
+    """Days since 1970-01-01, local time as written, or None when the text is not a date without doubt.
+
+    ``2020-03-01``, ``2020-03-01 12:00:00``, ``20200301`` and ``1.3.2020`` are dates; ``03/01/2020`` may be March or
+    January, so it is not.
+
+    Examples
+    --------
+    >>> day_number("1970-01-02 12:00")
+    1.5
+    """
+    text = str(text).strip()
+    for pattern, order in ((_ISO, (0, 1, 2)), (_COMPACT, (0, 1, 2)), (_DOTTED, (2, 1, 0))):
+        match = pattern.fullmatch(text)
+        if match:
+            parts = match.groups()
+            try:
+                day = datetime.date(*(int(parts[i]) for i in order)).toordinal() - _EPOCH
+            except ValueError:
+                return None
+            clock = [int(p) if p else 0 for p in parts[3:6]] + [0, 0, 0]
+            return day + (clock[0] * 3600 + clock[1] * 60 + clock[2]) / 86400
+    return None
+
+
+def looks_like_date(text: str) -> bool:
+    """True also for dates in a doubtful order, which must not be stored for a set that is not public."""
+    return day_number(text) is not None or bool(_DATE_LIKE.search(text))
+
+
+# ---------------------------------------------------------------------- what an encoder remembers
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
+
+
+def _by_subject(corpus: Corpus, rows: Any) -> dict[str, np.ndarray]:
+    """Key of a subject -> its rows among ``rows``. The same person has the same key in every view of a card."""
+    rows = np.asarray(rows, dtype=np.int64)
+    names = corpus.index["subject"].to_numpy()[rows]
+    group = f"{corpus.card.name}\x1f{corpus.facts['card']['secret_id']}"
+    unique, inverse = np.unique(names.astype(str), return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    parts = np.split(rows[order], np.cumsum(np.bincount(inverse, minlength=len(unique)))[:-1])
+    keys = [_hash("subject", group, canonical_subject(str(n), corpus.card)) for n in unique]
+    return dict(zip(keys, parts, strict=True))
+
+
+def subject_keys(corpus: Corpus, rows: Any) -> set[str]:
+    """What an encoder trained on these rows remembers: hashes, no names.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    rows : sequence of int
+
+    Returns
+    -------
+    set of str
+        ``s:`` subjects, ``w:`` a sample of windows, ``c:`` the card and, for a set that is not public, its secret's id.
+    """
+    sha = set(corpus.index["sha256"].to_numpy()[np.asarray(rows, dtype=np.int64)]) - {""}  # "" = flat or unobserved
+    windows = sorted(sha)[:WINDOW_SAMPLE]
+    card = f"c:{corpus.card.name}:{corpus.facts['card']['secret_id']}"
+    return {card} | {f"s:{k}" for k in _by_subject(corpus, rows)} | {f"w:{w[:32]}" for w in windows}
+
+
+def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str]) -> int:
+    """Number of subjects among ``rows`` that the encoder has (or may have) been trained on.
+
+    A subject counts by its key or by a window it shares. All count when they cannot be told apart: the encoder saw a
+    card that overlaps this one, or the same private set converted under another secret.
+    """
+    remembered = set(encoder_seen)
+    people = _by_subject(corpus, rows)
+    own, secret = corpus.card.name, corpus.facts["card"]["secret_id"]
+    for mark in remembered:
+        if not mark.startswith("c:"):
+            continue
+        name, _, key = mark[2:].rpartition(":")
+        if name in corpus.card.overlaps or (name == own and key != secret):
+            return len(people)
+    sha = corpus.index["sha256"].to_numpy()
+    windows = {m[2:] for m in remembered if m.startswith("w:")}
+    count = 0
+    for key, where in people.items():
+        count += f"s:{key}" in remembered or any(sha[r][:32] in windows for r in where)
+    return count
+
+
+# ---------------------------------------------------------------------- the leak guard
+
+
+def guard_split(corpora: Sequence[Corpus], split: str = "official") -> None:
+    """Refuse a split in which somebody, or some window, is in two parts.
+
+    Parameters
+    ----------
+    corpora : sequence of Corpus
+        Judged together: a subject may not be in ``train`` of one and ``test`` of another.
+    split : str
+
+    Raises
+    ------
+    DataError
+        A subject, a same-person alias, identical samples or overlapping cards across parts.
+    """
+    parts_of: dict[str, set[str]] = {}
+    windows: dict[str, set[str]] = {}
+    parts_of_card: dict[tuple[str, str], set[str]] = {}
+    overlaps: dict[str, set[str]] = {}
+    for corpus in corpora:
+        part = corpus.split(split).to_numpy().astype(str)
+        sha = corpus.index["sha256"].to_numpy()
+        rows = np.flatnonzero(part != "")
+        for key, where in _by_subject(corpus, rows).items():
+            parts_of.setdefault(key, set()).update(part[where])
+        for row in rows:
+            if sha[row]:  # "" = flat or unobserved, which says nothing about who was recorded
+                windows.setdefault(sha[row], set()).add(part[row])
+        name = (corpus.card.name, corpus.facts["card"]["secret_id"])
+        parts_of_card.setdefault(name, set()).update(part[rows])
+        overlaps.setdefault(name[0], set()).update(corpus.card.overlaps)
+    remedy = "make another with `biossl split CORPUS --name NAME --by subject`"
+    shared = [parts for parts in parts_of.values() if len(parts) > 1]
+    if shared:
+        raise DataError(
+            f"split '{split}': {len(shared)} {_subjects(len(shared))} in more than one part ({_and(shared)}); {remedy}"
+        )
+    _guard_cards(parts_of_card, overlaps, split)
+    same = [parts for parts in windows.values() if len(parts) > 1]
+    if same:
+        raise DataError(
+            f"split '{split}': {len(same)} windows with identical samples are in more than one part "
+            f"({_and(same)}): the same recording under two subjects; name them in the card's same_person"
+        )
+
+
+def _guard_cards(parts_of_card: dict[tuple[str, str], set[str]], overlaps: dict[str, set[str]], split: str) -> None:
+    cards = sorted(parts_of_card)
+    for i, a in enumerate(cards):
+        for b in cards[i + 1 :]:
+            together = parts_of_card[a] | parts_of_card[b]
+            if len(together) < 2:
+                continue
+            if a[0] == b[0]:
+                raise DataError(
+                    f"split '{split}': two corpora of '{a[0]}' were keyed with different secrets, so their subjects cannot "
+                    f"be compared; copy {SECRET_FILE} of the first into the second's empty folder and convert that again"
+                )
+            if b[0] in overlaps[a[0]] or a[0] in overlaps[b[0]]:
+                raise DataError(
+                    f"split '{split}': cards '{a[0]}' and '{b[0]}' share recordings and are in different parts "
+                    f"({_and([together])}); use one of them, or both in one part"
+                )
+
+
+def _subjects(n: int) -> str:
+    return "subject is" if n == 1 else "subjects are"
+
+
+def _and(groups: Sequence[set[str]]) -> str:
+    return " and ".join(sorted(set().union(*groups)))
+
+
+def secret_is_private(folder: Path) -> bool:
+    """True when only the owner can read the folder's secret (always on Windows, which has no such bits)."""
+    return os.name == "nt" or not (folder / SECRET_FILE).stat().st_mode & 0o077

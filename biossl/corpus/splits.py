@@ -1,0 +1,377 @@
+"""Splits of a corpus into parts, by subject always. What lives here: making, joining, loading. The guard is ``identity.py``.
+
+``splits/NAME.parquet`` holds one row a subject (or, for splits somebody else defined, a record): ``part`` and, for
+cross-validation, ``fold``. Its content hash is stored with it and checked at load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from biossl.config import nearest as nearest_key
+from biossl.corpus.labels import NAME
+from biossl.errors import DataError, RequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from biossl.corpus.card import Card
+    from biossl.corpus.index import Corpus
+
+PARTS = ("train", "val", "test")
+
+
+def split_names(corpus: Corpus) -> list[str]:
+    """``official`` first when the card defines one, then the files of ``splits/``."""
+    own = sorted(p.stem for p in (corpus.path / "splits").glob("*.parquet") if p.stem != "official")
+    return [*(["official"] if corpus.facts["official_split"] else []), *own]
+
+
+def load_split(corpus: Corpus, name: str = "official", fold: int | None = None) -> pd.Series:
+    """Part of every row, aligned to the index; '' = in no part.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    name : str
+    fold : int, optional
+        Of a split made with folds: this fold is ``test``, the next ``val``, the others ``train``. ``"NAME:2"`` as the
+        name says the same.
+
+    Raises
+    ------
+    DataError
+        No such split (names the nearest), or its file was changed by hand.
+    """
+    if name not in split_names(corpus) and ":" in name:
+        name, _, text = name.rpartition(":")
+        if not text.isdigit():
+            raise RequestError(f"split '{name}:{text}': write the fold as a number, {name}:0")
+        fold = int(text)
+    names = split_names(corpus)
+    if name not in names:
+        help_ = nearest_key(name, names) if names else "it has none"
+        raise DataError(f"{corpus.path}: no split '{name}'; {help_}; make one with `biossl split {corpus.path} --name NAME`")
+    if name == "official":
+        if fold is not None:
+            raise RequestError(f"{corpus.path}: split 'official' has no folds; make one with `biossl split ... --folds 5`")
+        return corpus.index["split"].rename("split")
+    frame, meta = _read(corpus.path / "splits" / f"{name}.parquet")
+    lookup = dict(zip(frame[meta["key"]].tolist(), _parts(corpus, name, frame, fold), strict=True))
+    return corpus.index[meta["key"]].map(lookup).fillna("").astype(str).rename("split")
+
+
+def n_folds(corpus: Corpus, name: str) -> int:
+    """Number of folds of a split, 0 when it has none."""
+    if name == "official":
+        return 0
+    frame, _ = _read(corpus.path / "splits" / f"{name}.parquet")
+    return int(frame["fold"].max()) + 1 if "fold" in frame else 0
+
+
+def _parts(corpus: Corpus, name: str, frame: pd.DataFrame, fold: int | None) -> list[str]:
+    if "fold" not in frame:
+        if fold is not None:
+            raise RequestError(f"{corpus.path}: split '{name}' has no folds; make one with `biossl split ... --folds 5`")
+        return frame["part"].tolist()
+    number, count = frame["fold"].to_numpy(), int(frame["fold"].max()) + 1
+    fold = 0 if fold is None else fold
+    if not 0 <= fold < count:
+        raise RequestError(f"{corpus.path}: split '{name}' has folds 0 to {count - 1}, not {fold}")
+    after = (fold + 1) % count
+    return ["test" if f == fold else "val" if f == after and count > 2 else "train" for f in number]
+
+
+def make_split(
+    corpus: Corpus,
+    name: str,
+    *,
+    by: Literal["subject", "time", "site"] = "subject",
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    stratify: str | None = None,
+    folds: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Part the subjects of a corpus and store ``splits/NAME.parquet``.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    name : str
+    by : str
+        ``subject``: at random. ``time``: subjects first recorded earliest are ``train``, the latest ``test``. ``site``:
+        one fold a site (covariate ``site``), for leave-one-site-out.
+    fractions : three floats
+        Of the subjects, for ``train``, ``val``, ``test``.
+    seed : int
+    stratify : str, optional
+        A label whose classes are spread evenly over the parts (a subject's most frequent class).
+    folds : int, optional
+        Cross-validation folds instead of fractions.
+
+    Returns
+    -------
+    dict
+        Subjects and windows per part or fold, and the content hash.
+
+    Raises
+    ------
+    RequestError, DataError
+
+    Examples
+    --------
+    >>> make_split(corpus, "cv", folds=5, stratify="superclass")  # doctest: +SKIP
+    """
+    file = _free(corpus, name, overwrite)
+    subjects = sorted(set(corpus.index["subject"]))
+    frame: dict[str, list[Any]]
+    notes: list[str] = []
+    if by == "site":
+        if folds is not None or stratify is not None:
+            raise RequestError("--by site makes one fold a site; leave out --folds and --stratify")
+        frame, notes = _by_site(corpus)
+    else:
+        if by == "time" and stratify is not None:
+            raise RequestError("--by time orders subjects by date; leave out --stratify")
+        order = _by_time(corpus) if by == "time" else _shuffled(corpus, subjects, seed, stratify)
+        if folds is not None:
+            if not 2 <= folds <= len(order):
+                raise RequestError(f"--folds {folds}: choose 2 to {len(order)} (the number of subjects)")
+            shares = [1 / folds] * folds
+            fold_of = _in_blocks(len(order), shares) if by == "time" else _dealt(len(order), shares)
+            frame = {"subject": order, "fold": fold_of}
+        else:
+            shares = _checked(fractions, len(order))
+            dealt = _in_blocks(len(order), shares) if by == "time" else _dealt(len(order), shares)
+            frame = {"subject": order, "part": [PARTS[k] for k in dealt]}
+    digest = _write(file, frame, "subject")
+    return _summary(corpus, name, digest, notes)
+
+
+def add_split(
+    corpus: Corpus, csv: str | Path, *, name: str, key: Literal["record", "subject"] = "subject", overwrite: bool = False
+) -> dict[str, Any]:
+    """Store a split somebody else defined: a CSV with a ``record`` or ``subject`` column and a ``part`` column.
+
+    Raises
+    ------
+    DataError
+        A subject (by whatever name) would be in two parts; no id of the CSV is in the corpus.
+    """
+    from biossl.corpus.identity import Pseudonyms
+    from biossl.corpus.labels import _read_csv
+
+    file = _free(corpus, name, overwrite)
+    rows, column = _read_csv(Path(csv), key, "part", None)
+    pseudonyms = Pseudonyms.of(corpus)
+    parts_of: dict[str, set[str]] = {}
+    for cells in rows:
+        own = getattr(pseudonyms, key)(cells[key], corpus.card)
+        parts_of.setdefault(own, set()).add(cells[column].strip())
+    owner = dict(zip(corpus.index[key].tolist(), corpus.index["subject"].tolist(), strict=True))
+    matched = {i: p for i, p in parts_of.items() if i in owner}
+    if not matched:
+        raise DataError(f"{csv}: none of its {len(parts_of)} {key} ids is in the corpus; ids are compared as text, check --key")
+    by_subject: dict[str, set[str]] = {}
+    for i, parts in matched.items():
+        by_subject.setdefault(owner[i], set()).update(parts - {""})
+    shared = [s for s, parts in by_subject.items() if len(parts) > 1]
+    if shared:
+        raise DataError(
+            f"{csv}: {len(shared)} of {len(by_subject)} subjects are in more than one part; "
+            "give every subject one part, or let `biossl split --by subject` make it"
+        )
+    unknown = sorted({p for parts in matched.values() for p in parts} - {*PARTS, ""})
+    if unknown:
+        raise RequestError(f"{csv}: part '{unknown[0]}' is not known; write train, val or test")
+    ids = sorted(matched)
+    digest = _write(file, {key: ids, "part": [max(matched[i]) for i in ids]}, key)
+    return _summary(corpus, name, digest, []) | {"matched": len(matched), "unmatched": len(parts_of) - len(matched)}
+
+
+def official_parts(card: Card, subjects: list[str], records: list[str], covariates: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Part of every row by every split of a card: name -> parts ('' = none). Values are compared as text.
+
+    Parameters
+    ----------
+    card : Card
+    subjects, records : list of str
+        Per row, as they stand in the card (before keying).
+    covariates : dict of str to list of str
+    """
+    out = {}
+    for name, split in card.splits.items():
+        if split.by == "covariate" and split.column not in covariates:
+            raise DataError(
+                f"card {card.name}: split '{name}' needs covariate '{split.column}', which no record has; "
+                "is the metadata table beside the recordings?"
+            )
+        cells = {"subject": subjects, "record": records}.get(split.by) or covariates.get(split.column, [])
+        lookup = {value: part for part, values in split.parts.items() for value in values}
+        out[name] = [lookup.get(_text(c), "") for c in cells]
+    return out
+
+
+def _text(cell: str) -> str:
+    """``7.0`` of a float column is ``7``."""
+    return cell[:-2] if cell.endswith(".0") and cell[:-2].isdigit() else cell
+
+
+def official_name(card: Card) -> str:
+    """The split the index carries: the one named ``official``, else the first; '' when the card has none."""
+    return "official" if "official" in card.splits else next(iter(card.splits), "")
+
+
+# ---------------------------------------------------------------------- who goes where
+
+
+def _checked(fractions: Sequence[float], n: int) -> list[float]:
+    shares = [float(f) for f in fractions]
+    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise RequestError(f"--fractions {list(fractions)}: give three numbers for train, val, test that add up to 1")
+    wanted = sum(s > 0 for s in shares)
+    if n < wanted:
+        raise DataError(f"{n} subjects cannot fill {wanted} parts; use --folds, or fewer parts")
+    return shares
+
+
+def _sizes(n: int, shares: list[float]) -> list[int]:
+    """Whole numbers nearest to the shares, none empty that should not be."""
+    ideal = np.array(shares) * n
+    size = np.floor(ideal).astype(int)
+    for k in np.argsort(-(ideal - size), kind="stable")[: n - size.sum()]:
+        size[k] += 1
+    for k, share in enumerate(shares):
+        if share > 0 and size[k] == 0:
+            size[int(np.argmax(size))] -= 1
+            size[k] = 1
+    return size.tolist()
+
+
+def _in_blocks(n: int, shares: list[float]) -> list[int]:
+    return [k for k, size in enumerate(_sizes(n, shares)) for _ in range(size)]
+
+
+def _dealt(n: int, shares: list[float]) -> list[int]:
+    """Part of each position so that every stretch of the list is shared out in about the same proportion."""
+    size = np.array(_sizes(n, shares), float)
+    given = np.zeros(len(shares))
+    out = []
+    for i in range(n):
+        lag = np.where(given < size, size / n * (i + 1) - given, -np.inf)
+        k = int(np.argmax(lag))
+        given[k] += 1
+        out.append(k)
+    return out
+
+
+def _shuffled(corpus: Corpus, subjects: list[str], seed: int, stratify: str | None) -> list[str]:
+    order = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
+    if stratify is None:
+        return order
+    labels = corpus.labels(stratify)
+    if labels.kind == "regression":
+        raise RequestError(f"--stratify {stratify}: a number cannot be spread by class; choose a label with classes")
+    values, names = labels.values, corpus.index["subject"].to_numpy()
+    if labels.kind == "multiclass":
+        values = np.stack([np.where(np.isnan(values[:, 0]), np.nan, values[:, 0] == k) for k in range(len(labels.classes))], 1)
+    positive = np.nan_to_num(values)
+    rarity = np.argsort(np.argsort(positive.sum(0), kind="stable"))  # the rarest class decides where a subject stands
+    stratum = {}
+    for subject in order:
+        rows = positive[names == subject]
+        count = rows.sum(0)
+        if labels.kind == "multiclass":
+            stratum[subject] = int(count.argmax()) if count.any() else -1
+        else:
+            held = np.flatnonzero(count)
+            stratum[subject] = int(held[np.argmin(rarity[held])]) if len(held) else -1
+    return sorted(order, key=lambda s: stratum[s])  # stable: random within a class
+
+
+def _by_time(corpus: Corpus) -> list[str]:
+    first = corpus.index.groupby("subject")["day"].min()
+    if first.isna().any():
+        raise DataError(f"{corpus.path}: {int(first.isna().sum())} subjects have no recording date, so --by time cannot be used")
+    if corpus.facts["card"]["secret_id"]:
+        raise DataError(
+            f"{corpus.path}: days are shifted by an amount of their own for every patient, so subjects cannot be ordered in time"
+        )
+    return sorted(first.index, key=lambda s: (first[s], s))
+
+
+def _by_site(corpus: Corpus) -> tuple[dict[str, list[Any]], list[str]]:
+    if "site" not in corpus.index.columns:
+        raise DataError(f"{corpus.path}: no covariate 'site'; map one in the card's tables, then convert again")
+    table = corpus.index.groupby(["subject", "site"]).size().reset_index(name="n")
+    table = table[table["site"].astype(str) != ""].sort_values(["subject", "n", "site"], ascending=[True, False, True])
+    several = int((table.groupby("subject").size() > 1).sum())
+    home = table.drop_duplicates("subject")
+    sites = sorted(set(home["site"]))
+    if len(sites) < 2:
+        raise DataError(f"{corpus.path}: {len(sites)} site; leave-one-site-out needs two")
+    notes = [f"fold {k}: site {s}" for k, s in enumerate(sites)]
+    if several:
+        notes.append(f"{several} subjects were seen at several sites and count for the one with most windows")
+    return {"subject": home["subject"].tolist(), "fold": [sites.index(s) for s in home["site"]]}, notes
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _free(corpus: Corpus, name: str, overwrite: bool) -> Path:
+    if not NAME.fullmatch(name) or name == "official":
+        raise RequestError(f"--name '{name}': use letters, digits, '_', '-' and '.'; 'official' is the card's")
+    file = corpus.path / "splits" / f"{name}.parquet"
+    if file.exists() and not overwrite:
+        raise RequestError(f"{corpus.path}: split '{name}' exists; choose another name or add --overwrite")
+    return file
+
+
+def _content_hash(frame: pd.DataFrame) -> str:
+    text = "\n".join("\t".join(str(v) for v in row) for row in frame.itertuples(index=False))
+    return hashlib.sha256(("\t".join(frame.columns) + "\n" + text).encode()).hexdigest()
+
+
+def _write(file: Path, columns: dict[str, list[Any]], key: str) -> str:
+    import pandas as pd
+
+    from biossl.atomic import write_parquet
+
+    frame = pd.DataFrame(columns).sort_values(key, kind="stable").reset_index(drop=True)
+    digest = _content_hash(frame)
+    write_parquet(file, frame, {"key": key, "hash": digest})
+    return digest
+
+
+def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{file}: damaged ({str(error)[:60]}); make the split again with --overwrite") from None
+    meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    frame = table.to_pandas()
+    if meta.get("hash") != _content_hash(frame):
+        raise DataError(f"{file}: its content differs from its hash; make the split again with --overwrite")
+    return frame, meta
+
+
+def _summary(corpus: Corpus, name: str, digest: str, notes: list[str]) -> dict[str, Any]:
+    frame, meta = _read(corpus.path / "splits" / f"{name}.parquet")
+    by = "fold" if "fold" in frame else "part"
+    lookup = dict(zip(frame[meta["key"]], frame[by], strict=True))
+    group = corpus.index[meta["key"]].map(lookup)
+    counts = {
+        str(g): {"subjects": int(rows["subject"].nunique()), "windows": len(rows)}
+        for g, rows in corpus.index.groupby(group)
+    }
+    return {"name": name, "by": by, "counts": counts, "hash": digest, "notes": notes}

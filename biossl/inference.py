@@ -1,0 +1,193 @@
+"""Run a frozen encoder over windows in memory, a corpus or a recording file; the result is an array of features.
+
+What lives here: batches, the device, streaming with progress, cutting a file into the encoder's windows. The table that
+is written to disk is ``embeddings.py``; no training and no scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from biossl.batch import Batch
+from biossl.checkpoint import Match, require_match
+from biossl.corpus import Corpus
+from biossl.models.transformer import Encoded, TransformerEncoder, pool_parts, pool_tokens
+from biossl.progress import Progress
+
+if TYPE_CHECKING:
+    from biossl.corpus.views import Cut
+    from biossl.signal import InputSpec
+
+Array = NDArray[Any]
+BLOCK_ROWS = 512  # windows read at once
+TOKENS_AT_ONCE = 40_000  # tokens of one batch: a few hundred MB at the widths that ship
+
+
+def pick_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def batch_rows(encoder: nn.Module) -> int:
+    """Windows of one batch, from the number of tokens of a window."""
+    channels, patches = getattr(encoder, "grid", (1, 256))
+    return int(np.clip(TOKENS_AT_ONCE // (channels * patches), 1, 512))
+
+
+def make_batch(x: Array, channels: Sequence[str], sfreq: float, device: torch.device) -> Batch:
+    """A Batch of float32 windows (n, C, T) in which NaN means not observed."""
+    t = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+    seen = t.isfinite()
+    whole = bool(seen.all())
+    batch = Batch(t if whole else torch.where(seen, t, 0.0), tuple(channels), sfreq, observed=None if whole else seen)
+    return batch.to(device)
+
+
+@torch.no_grad()
+def embed_windows(
+    encoder: TransformerEncoder,
+    x: Array,
+    channels: Sequence[str],
+    sfreq: float,
+    *,
+    pool: str = "mean",
+    layers: Sequence[int] = (),
+) -> Array:
+    """Features of windows in memory.
+
+    Parameters
+    ----------
+    encoder : TransformerEncoder
+        Used as it is, on its device.
+    x : ndarray, float32, shape (n, C, T)
+        Canonical units, NaN = not observed.
+    channels : sequence of str, length C
+    sfreq : float
+        Hz.
+    pool : str
+        ``mean``, ``std``, ``max`` or several joined by ``+``.
+    layers : sequence of int
+        Blocks to pool instead of the encoder's output.
+
+    Returns
+    -------
+    ndarray, float32, shape (n, D * parts), or (n, layers, D * parts) when layers are named
+    """
+    device = next(encoder.parameters()).device
+    step = batch_rows(encoder)
+    out: list[Tensor] = []
+    for i in range(0, len(x), step):
+        batch = make_batch(x[i : i + step], channels, sfreq, device)
+        if not layers:
+            out.append(encoder.embed(batch, pool).float().cpu())
+            continue
+        encoder.eval()
+        encoded = encoder.encode(encoder.tokenize(batch), layers=layers)
+        each = [pool_tokens(Encoded(h, encoded.registers, encoded.observed), pool) for h in encoded.hidden]
+        out.append(torch.stack(each, dim=1).float().cpu())
+    return torch.cat(out).numpy()
+
+
+def embed_corpus(
+    encoder: TransformerEncoder,
+    corpus: Corpus,
+    rows: Any = None,
+    *,
+    pool: str = "mean",
+    layers: Sequence[int] = (),
+    adapt: bool = False,
+    desc: str = "embed",
+) -> Array:
+    """Features of corpus rows, streamed with progress.
+
+    Parameters
+    ----------
+    encoder : TransformerEncoder
+    corpus : Corpus
+    rows : sequence of int, optional
+        Rows of the index; all by default.
+    pool, layers
+        As in :func:`embed_windows`.
+    adapt : bool
+        Accept a subset of the encoder's channels and other filters.
+
+    Returns
+    -------
+    ndarray, float32, shape (n, D * parts) or (n, layers, D * parts)
+
+    Raises
+    ------
+    DataError
+        The corpus does not fit the encoder (each difference is named).
+
+    Examples
+    --------
+    >>> embed_corpus(encoder, corpus, [0, 1], pool="mean+std")  # doctest: +SKIP
+    """
+    rows = np.arange(len(corpus)) if rows is None else np.asarray(rows, np.int64)
+    match = require_match(encoder.spec, corpus.spec, adapt=adapt)
+    encoder = encoder.to(pick_device())
+    width = encoder.dim * len(pool_parts(pool))
+    out = np.empty((len(rows), len(layers), width) if layers else (len(rows), width), np.float32)
+    with Progress(len(rows), desc, "windows") as bar:
+        for i in range(0, len(rows), BLOCK_ROWS):
+            block = rows[i : i + BLOCK_ROWS]
+            out[i : i + len(block)] = embed_rows(encoder, corpus, block, match, pool=pool, layers=layers)
+            bar.update(len(block))
+    return out
+
+
+def embed_rows(
+    encoder: TransformerEncoder, corpus: Corpus, rows: Array, match: Match, *, pool: str, layers: Sequence[int] = ()
+) -> Array:
+    """Features of one block of corpus rows, with the channels ``match`` names."""
+    x = corpus.signal(rows)
+    if match.rows != tuple(range(x.shape[1])):
+        x = x[:, list(match.rows)]
+    names = [corpus.spec.ch_names[i] for i in match.rows]
+    return embed_windows(encoder, x, names, corpus.spec.sfreq, pool=pool, layers=layers)
+
+
+def windows_of_file(path: str | Path, spec: InputSpec) -> Cut:
+    """Windows of one recording file as an encoder wants them: its channels, filter, rate and length, no overlap.
+
+    Parameters
+    ----------
+    path : path
+        A file :func:`biossl.io.read` understands; units and channel names are the file's own.
+    spec : InputSpec
+        The encoder's.
+
+    Returns
+    -------
+    Cut
+        ``subject`` is None: a file's own words about the patient are never taken.
+
+    Raises
+    ------
+    RecordError
+        The file cannot be read, or a channel is missing.
+    """
+    from biossl.corpus.card import Card, Files, Filter, View
+    from biossl.corpus.views import cut
+    from biossl.io import read
+
+    recordings = read(path, modality=spec.modality)
+    view = View(
+        sfreq=spec.sfreq, window_s=spec.window_s, stride_s=spec.window_s, channels=list(spec.ch_names),
+        filter=Filter(**asdict(spec.filter)), reference=cast(Any, spec.reference),
+    )  # fmt: skip
+    card = Card(
+        format=1, name="file", title="", modality=cast(Any, spec.modality), licence="", citation="", version="", obtain="",
+        files=[Files(pattern=".*", reader="wfdb")], native_sfreq=sorted({r.sfreq for r in recordings}), views={"file": view},
+        public=False,
+    )  # fmt: skip
+    return cut(card, view, recordings)

@@ -1,0 +1,171 @@
+"""What a file or folder holds, with findings: the work behind ``biossl inspect``.
+
+What lives here: :func:`inspect_file`, :func:`inspect_folder` and their one-paragraph text form. Nothing is written and
+nothing is repaired; a file that cannot be read is a line with its code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biossl.errors import RecordError
+from biossl.io import read
+from biossl.io.detect import detect
+from biossl.io.wfdb_annotations import annotation_files
+from biossl.quality import recording_findings
+
+if TYPE_CHECKING:
+    from biossl.corpus.card import Card
+    from biossl.signal import Recording
+
+_RECORDING_SUFFIXES = (".hea", ".edf", ".bdf", ".vhdr", ".rec")
+_PARTS = (".dat", ".mat", ".vmrk", ".eeg", ".xyz", ".d0")  # belong to a header beside them
+
+
+def load(path: Path, card: Card | None = None) -> list[Recording]:
+    """Read a file with all annotations beside it; a card adds what the file does not state.
+
+    Raises
+    ------
+    RecordError
+        See :func:`biossl.io.read`.
+    """
+    options: dict[str, Any] = {}
+    if card is not None:
+        options = {"modality": card.modality, "channel_map": card.channel_map, "units": card.units}
+        parts = path.resolve().parts
+        tails = ["/".join(parts[-k:]) for k in range(1, len(parts))]
+        entry = next((f for f in card.files if any(re.fullmatch(f.pattern, tail) for tail in tails)), None)
+        if entry is not None and entry.reader == "table":
+            from biossl.config import build
+            from biossl.io.table import TableSpec
+
+            options["table"] = build(TableSpec, entry.table, where=f"card {card.name}, files.table")
+    if detect(path) == "wfdb":
+        options["annotations"] = annotation_files(path)
+    return read(path, **options)
+
+
+def summary(recording: Recording) -> dict[str, Any]:
+    """Facts of one recording as plain values.
+
+    Parameters
+    ----------
+    recording : Recording
+
+    Returns
+    -------
+    dict
+        ``record format sfreq duration_s offset_s start channels annotations findings``; comments and other free text
+        of the header are left out.
+    """
+    end = recording.offset_s + recording.duration_s
+    inside = [a for a in recording.annotations if recording.offset_s <= a.onset_s < end]
+    kinds = sorted({a.kind for a in inside})
+    return {
+        "record": recording.record,
+        "format": recording.meta.get("format", ""),
+        "sfreq": recording.sfreq,
+        "duration_s": recording.duration_s,
+        "offset_s": recording.offset_s,
+        "start": recording.start,
+        "channels": [
+            {"name": n, "type": t, "unit": u, "original": o}
+            for n, t, u, o in zip(
+                recording.ch_names,
+                recording.ch_types,
+                recording.units,
+                recording.meta.get("ch_names_original", recording.ch_names),
+                strict=True,
+            )
+        ],
+        "annotations": {k: dict(Counter(a.label for a in inside if a.kind == k).most_common()) for k in kinds},
+        "findings": [asdict(f) for f in recording_findings(recording)],
+    }
+
+
+def inspect_file(path: Path, card: Card | None = None) -> dict[str, Any]:
+    """``{"path", "recordings": [summary, ...]}`` of one file; RecordError when it cannot be read."""
+    return {"path": str(path), "recordings": [summary(r) for r in load(path, card)]}
+
+
+def recording_files(folder: Path) -> tuple[list[Path], int]:
+    """Files of a folder to be read, one a recording, sorted; and how many others there are.
+
+    Signal files, segments of multi-segment records and marker files belong to a header and are not listed on their
+    own. Text files and documents are counted as others.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    here = set(files)
+    parts = set(_belonging(files))
+    found, others = [], 0
+    for path in files:
+        if path in parts or (path.suffix.lower() in _PARTS and any(path.with_suffix(s) in here for s in (".hea", ".vhdr"))):
+            continue
+        try:
+            kind = detect(path) if path.suffix.lower() not in _RECORDING_SUFFIXES else "recording"
+        except RecordError:
+            kind = "other"
+        if kind in ("table", "other", "wfdb"):  # a WFDB record is listed by its header
+            others += path.with_suffix(".hea") not in here
+        else:
+            found.append(path)
+    return found, others
+
+
+def _belonging(files: list[Path]) -> Iterator[Path]:
+    """Segment headers that a multi-segment header lists, and annotation files."""
+    for path in files:
+        if path.suffix != ".hea":
+            continue
+        with open(path, encoding="latin-1") as f:
+            lines = [line for line in f.read(1 << 20).splitlines() if line.strip() and not line.startswith("#")]
+        if lines and re.match(r"\s*\S+/\d+\s", lines[0]):
+            for line in lines[1:]:
+                yield path.with_name(f"{line.split()[0]}.hea")
+
+
+def paragraph(result: dict[str, Any]) -> str:
+    """Text form of one file's result."""
+    lines = [result["path"]]
+    for r in result["recordings"]:
+        at = f" from {r['offset_s']:.6g} s" if r["offset_s"] else ""
+        lines.append(f"  {r['format']}: {_duration(r['duration_s'])}{at} at {r['sfreq']:g} Hz, {len(r['channels'])} channels")
+        by_type: dict[tuple[str, str], list[str]] = {}
+        for c in r["channels"]:
+            by_type.setdefault((c["type"], c["unit"]), []).append(c["name"])
+        for (kind, unit), names in by_type.items():
+            lines.append(f"    {kind} [{unit}]: {' '.join(names)}")
+        for kind, labels in r["annotations"].items():
+            most = ", ".join(f"{label} {n}" for label, n in list(labels.items())[:8])
+            more = f", {len(labels) - 8} more labels" if len(labels) > 8 else ""
+            lines.append(f"    {kind}: {sum(labels.values())} ({most}{more})")
+        for f in _merged(r["findings"]):
+            lines.append(f"    ! {f}")
+    return "\n".join(lines)
+
+
+def _merged(findings: list[dict[str, Any]], limit: int = 3) -> list[str]:
+    """Messages; a code that many channels share is said once, with their names."""
+    by_code: dict[str, list[dict[str, Any]]] = {}
+    for f in findings:
+        by_code.setdefault(f["code"], []).append(f)
+    out = []
+    for code, group in by_code.items():
+        if len(group) <= limit:
+            out += [f"{code}: {f['message']}" for f in group]
+        else:
+            names = " ".join(f["channel"] for f in group)
+            out.append(f"{code}: {len(group)} channels ({names}); e.g. {group[0]['message']}")
+    return out
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.4g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

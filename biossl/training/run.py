@@ -1,0 +1,274 @@
+"""A pretraining run from request to encoder folder: new, or gone on with after a stop.
+
+What lives here: :func:`pretrain`. It checks the request, builds what the loop needs, and writes what a run leaves behind
+(``recipe.yaml``, ``run.json``, ``log.csv``, ``checkpoints/``, ``encoder/``). What happens in a step is ``loop.py``'s.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from biossl import __version__
+from biossl.checkpoint import load_encoder, require_match, save_encoder
+from biossl.config import dump_yaml, to_plain
+from biossl.corpus import Corpus, guard_split, subject_keys
+from biossl.errors import MachineError, RequestError
+from biossl.objectives.base import Objective
+from biossl.progress import Progress
+from biossl.recipe import Recipe
+from biossl.training.data import Order, Source, make_loader, make_sources
+from biossl.training.log import TrainLog
+from biossl.training.loop import Loop, fit
+from biossl.training.monitors import Watcher
+from biossl.training.state import Interrupt, NumericPath, RunCheckpointIO, RunFolder, note
+
+_PACKAGES = ("torch", "lightning", "numpy", "scipy", "h5py", "safetensors")
+
+
+def pretrain(
+    recipe: Recipe,
+    corpora: Sequence[tuple[Corpus, float]],
+    out: str | Path,
+    *,
+    init: str | Path | None = None,
+    split: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Train an encoder without labels, or go on with a run that was stopped.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    corpora : sequence of (Corpus, weight)
+        Weights are shares of steps; each step takes its whole batch from one corpus.
+    out : path
+        Run folder. An unfinished run of the same recipe and corpora in it is resumed by itself; the result is then, on the
+        CPU, bit for bit that of a run that was never stopped.
+    init : path, optional
+        Encoder folder to begin from. Its architecture and input must be those of recipe and corpus.
+    split : str, optional
+        Split whose part ``train`` is used; default ``official`` where there is one, all rows of a corpus without splits.
+    overwrite : bool
+        Remove a run that is in ``out``.
+
+    Returns
+    -------
+    dict
+        ``run``, ``encoder`` (folders), ``steps``, ``resumed_from`` (step or None), ``numbers`` (last values logged),
+        ``alarms``, ``parameters``, ``wall_s``.
+
+    Raises
+    ------
+    RequestError
+        ``out`` holds a finished or another run, no such split, the encoder of ``init`` has another architecture.
+    DataError
+        Corpus and recipe do not fit, parts of the split share subjects, loss or gradient not finite, collapse.
+    MachineError
+        Disk full, out of memory.
+    KeyboardInterrupt
+        Ctrl-C or SIGTERM, after a checkpoint was written.
+
+    Examples
+    --------
+    >>> recipe = load_recipe("imu/jepa_small")                                     # doctest: +SKIP
+    >>> pretrain(recipe, [(Corpus.open("corpora/hapt"), 1.0)], "runs/hapt")        # doctest: +SKIP
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RequestError(
+            "WORLD_SIZE is above 1: a run folder is written by one process; start the command once, without torchrun"
+        )
+    begun = time.monotonic()
+    sources, notes = make_sources(corpora, channels=recipe.data.channels, split=split)
+    _guard(sources, split or "official")
+    spec = sources[0].spec
+    objective = recipe.build(spec)
+    started_from = _load_init(objective, init) if init is not None else {}
+    plan = {
+        "recipe": recipe.to_dict(),
+        "corpora": [
+            {"name": s.corpus.path.resolve().name, "hash": s.corpus.hash, "weight": s.weight, "windows": len(s.rows)}
+            for s in sources
+        ],
+        "split": split or "",
+        "init": started_from.get("hash", ""),
+    }
+    steps, accumulate = recipe.train.steps, recipe.train.accumulate
+    order = Order(
+        [len(s.rows) for s in sources],
+        [s.weight for s in sources],
+        batch_size=recipe.data.batch_size,
+        seed=recipe.seed,
+        steps=steps,
+    )
+    if recipe.data.batch_size % accumulate:
+        raise RequestError(
+            f"data.batch_size: {recipe.data.batch_size} is not divisible by train.accumulate ({accumulate}); change one"
+        )
+    watcher = Watcher(sources, recipe.monitor, dim=_width(objective), seed=recipe.seed) if _watched(recipe) else None
+
+    run = RunFolder(Path(out))
+    found = run.begin(plan, overwrite=overwrite)
+    facts = run.saved() if run.facts.is_file() else {}
+    path = NumericPath(**facts["numeric_path"]) if facts else NumericPath.choose(recipe.train.precision)
+    notes += path.force()
+    checkpoint, state = found if found is not None else (None, {})
+    start, spent = int(state.get("step", 0)), float(state.get("wall_s", 0.0))
+    seen = _seen(sources, started_from)
+    facts = {
+        "finished": False,
+        "plan": plan,
+        "numeric_path": asdict(path),
+        "versions": {"biossl": __version__, **{name: version(name) for name in _PACKAGES}},
+        "seed": recipe.seed,
+        "seen_subjects": _n_subjects(sources),
+        "seen_keys": len(seen["subjects"]),
+        "parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
+    }
+    (run.path / "recipe.yaml").write_text(dump_yaml(recipe.to_dict()), encoding="utf-8")
+    run.write_facts(facts)
+    for line in [_headline(recipe, sources, facts), *([watcher.note] if watcher is not None else []), *notes]:
+        note(line)
+    if checkpoint is not None:
+        note(f"going on from {checkpoint} ({steps - start} of {steps} steps to do)")
+    for source in sources:
+        source.corpus.prepare()
+
+    interrupt = Interrupt()
+    bar = Progress(steps - start, "pretrain", "steps")
+    loop = Loop(
+        objective, recipe, sources=sources, watcher=watcher, checkpoints=run.checkpoints, bar=bar, interrupt=interrupt,
+        log=TrainLog(run.log, resume_step=start),
+        loader=lambda rank, world: make_loader(
+            sources, order, accumulate=accumulate, start_step=start, steps=steps, workers=recipe.data.workers, rank=rank, world=world
+        ),
+    )  # fmt: skip
+    loop.last.update(state.get("last", {}))
+    loop.alarms.extend(state.get("alarms", []))
+
+    def write_encoder(folder: Path) -> None:
+        save_encoder(objective.export(), folder, recipe=recipe.to_dict(), seen=seen, numbers=_numbers(loop), overwrite=True)  # type: ignore[arg-type]
+
+    io = RunCheckpointIO(
+        run.checkpoints,
+        keep=recipe.checkpoint.keep,
+        save_encoder=write_encoder,
+        facts=lambda: {"wall_s": spent + time.monotonic() - begun, "last": loop.last, "alarms": loop.alarms},
+    )
+    if checkpoint is not None and start == steps:  # stopped between the last checkpoint and the end
+        loop.load_state_dict(load_file(checkpoint / "state" / "objective.safetensors"))
+    else:
+        _fit(loop, path, io, checkpoint, interrupt, bar)
+    write_encoder(run.encoder)
+    result = {
+        "run": str(run.path),
+        "encoder": str(run.encoder),
+        "steps": steps,
+        "resumed_from": start if checkpoint is not None else None,
+        "numbers": _numbers(loop),
+        "alarms": loop.alarms,
+        "parameters": facts["parameters"],
+        "wall_s": round(spent + time.monotonic() - begun, 3),
+    }
+    run.write_facts({**facts, "finished": True, **{k: result[k] for k in ("steps", "numbers", "alarms", "wall_s")}})
+    return result
+
+
+def _fit(
+    loop: Loop, path: NumericPath, io: RunCheckpointIO, checkpoint: Path | None, interrupt: Interrupt, bar: Progress
+) -> None:
+    interrupt.install()
+    try:
+        with bar:
+            fit(loop, device=path.device, io=io, resume=checkpoint)
+    except SystemExit:  # the trainer's answer to a second Ctrl-C
+        raise KeyboardInterrupt from None
+    except (torch.OutOfMemoryError, MemoryError):
+        raise _out_of_memory() from None
+    except RuntimeError as error:
+        if "allocate memory" in str(error):
+            raise _out_of_memory() from None
+        raise
+    finally:
+        interrupt.restore()
+    if interrupt.requested and loop.trainer.global_step < loop.recipe.train.steps:
+        note(f"stopped after step {loop.trainer.global_step}; its checkpoint is in {loop.checkpoints}")
+        raise KeyboardInterrupt
+
+
+def _out_of_memory() -> MachineError:
+    return MachineError("out of memory; double train.accumulate (the result stays the same) or lower data.batch_size")
+
+
+def _watched(recipe: Recipe) -> bool:
+    return recipe.monitor.every > 0 or bool(recipe.monitor.probe.label)
+
+
+def _width(objective: Objective) -> int:
+    return int(objective.export().dim)  # type: ignore[arg-type]
+
+
+def _guard(sources: list[Source], split: str) -> None:
+    having = [s.corpus for s in sources if split in s.corpus.split_names()]
+    if having:
+        guard_split(having, split)
+
+
+def _load_init(objective: Objective, init: str | Path) -> dict[str, Any]:
+    """Put an encoder folder's weights into the objective; what that encoder is and has seen."""
+    loaded = load_encoder(init)
+    ours: Any = objective.encoder
+    require_match(loaded.spec, ours.spec)
+    there, here = to_plain(loaded.config), to_plain(ours.config)
+    lines = [
+        f"model.{key}: {there.get(key)} there, {here.get(key)} in the recipe"
+        for key in sorted({*there, *here} - {"drop_path"})  # decides no weight
+        if there.get(key) != here.get(key)
+    ]
+    if lines:
+        raise RequestError(
+            f"{init}: another architecture than the recipe's ({'; '.join(lines)}); set those keys to the encoder's"
+        )
+    ours.load_state_dict(loaded.state_dict())
+    for source, target in objective.ema_pairs():
+        target.load_state_dict(source.state_dict())
+    return {"hash": loaded.info["hash"], "seen": loaded.info["seen"]}
+
+
+def _seen(sources: list[Source], started_from: dict[str, Any]) -> dict[str, Any]:
+    """Subjects and corpora the weights will have seen, those of the starting weights among them."""
+    before = started_from.get("seen", {})
+    keys: set[str] = set(before.get("subjects", []))
+    corpora = list(before.get("corpora", []))
+    for source in sources:
+        keys |= subject_keys(source.corpus, source.rows)
+        corpora.append({"name": source.corpus.path.resolve().name, "hash": source.corpus.hash, "windows": len(source.rows)})
+    return {"subjects": keys, "corpora": corpora}
+
+
+def _n_subjects(sources: list[Source]) -> int:
+    return sum(len(np.unique(s.subject[s.rows])) for s in sources)
+
+
+def _numbers(loop: Loop) -> dict[str, float]:
+    return {k: float(f"{v:.6g}") for k, v in loop.last.items() if np.isfinite(v)}
+
+
+def _headline(recipe: Recipe, sources: list[Source], facts: dict[str, Any]) -> str:
+    rows, batch, steps = sum(len(s.rows) for s in sources), recipe.data.batch_size, recipe.train.steps
+    names = ", ".join(s.corpus.path.resolve().name for s in sources)
+    spec = sources[0].spec
+    return (
+        f"{recipe.name}: {facts['parameters'] / 1e6:.2f} M parameters; {rows} windows of {len(spec.ch_names)} x {spec.n_samples} from "
+        f"{facts['seen_subjects']} subjects ({names}); {steps} steps of {batch} windows = {steps * batch / rows:.1f} epochs; "
+        f"{facts['numeric_path']['device']}, {recipe.train.precision}"
+    )
