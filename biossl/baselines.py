@@ -29,6 +29,7 @@ SINGLE_BEAT_S = 2.0  # a shorter ECG window is taken as one beat
 SHAPE_POINTS = 40  # samples that describe a single beat, per lead
 FFT_BINS = 24
 _BLOCK = 256
+_FEW = 2_000  # windows that are done sooner than worker processes start
 
 
 def hand_features(x: Array, spec: InputSpec) -> tuple[Array, list[str]]:
@@ -93,6 +94,7 @@ def corpus_features(corpus: Corpus, rows: Array, *, n_jobs: int = -1) -> tuple[A
     names: list[str] = []
     with Progress(len(rows), "hand features", "windows") as bar:
         work = (delayed(hand_features)(corpus.signal(block), corpus.spec) for block in blocks)
+        n_jobs = n_jobs if len(rows) > _FEW else 1
         for done in Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="2*n_jobs")(work):
             parts.append(done[0])
             names = done[1]

@@ -7,6 +7,7 @@ on where it stopped; the output's own name only ever names a whole file. Statist
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import shutil
@@ -102,7 +103,6 @@ def embed_to_parquet(
         "dim": encoder.dim * dim_parts, "spec": encoder.spec.to_dict(), "notes": [],
     }  # fmt: skip
     unreadable: list[str] = []
-    parts: Path | None = None
     if len(sources) == 1 and sources[0].is_dir():
         corpus = Corpus.open(sources[0])
         match = require_match(encoder.spec, corpus.spec, adapt=adapt)
@@ -115,8 +115,8 @@ def embed_to_parquet(
     if per != "window":
         pieces = iter([_grouped(pieces, {"recording": "record", "subject": "subject"}[per])])
     n = _write(out, pieces, facts, wide)
-    if parts is not None:
-        shutil.rmtree(parts, ignore_errors=True)
+    for left in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
+        shutil.rmtree(left, ignore_errors=True)
     return {
         "out": str(out), "rows": n, "per": per, "dim": facts["dim"], "pool": pool, "encoder": facts["encoder"],
         "corpus": facts["corpus"], "unreadable": unreadable, "notes": facts["notes"],
@@ -220,15 +220,14 @@ def _grouped(pieces: Iterator[tuple[pd.DataFrame, Array]], key: str) -> tuple[pd
     """One row a recording or subject: mean embedding of its observed windows, labels where all windows agree."""
     frames: list[pd.DataFrame] = []
     number: dict[str, int] = {}
-    total = np.zeros((0, 0))
-    count = np.zeros(0)
+    total, count = np.zeros((0, 1)), np.zeros(0)
     for frame, features in pieces:
         ids = frame[key].astype("string").fillna("").tolist()
         for name in ids:
             number.setdefault(name, len(number))
         codes = np.array([number[name] for name in ids])
         grown = np.zeros((len(number), features.shape[1]))
-        grown[: len(total)] = total
+        grown[: len(total)] += total
         total, count = grown, np.pad(count, (0, len(number) - len(count)))
         seen = np.isfinite(features).all(axis=1)
         np.add.at(total, codes[seen], features[seen])

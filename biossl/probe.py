@@ -1,8 +1,8 @@
 """Judge a frozen encoder on one label, beside a random-initialised encoder and hand features, with intervals by subject.
 
 What lives here: which rows are used, the models that are compared, the seen-subjects rule, the ledger entry, the result
-as plain values and as text. Heads and their choice are ``protocol.py``, scores ``metrics.py``. Nothing is trained but
-the heads; every model is judged on the same test rows with the same resampled subjects.
+as plain values. Comparing is ``judging.py``, heads and their choice ``protocol.py``, scores ``metrics.py``, the printed
+table ``probe_text.py``. Nothing is trained but the heads; every model is judged on the same rows and resamples.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus, seen
 from biossl.errors import DataError, RequestError
 from biossl.inference import embed_corpus
+from biossl.judging import PRETRAINED, Model, Rows, cross_validate, held_out, in_threads
 from biossl.ledger import record_opening
 from biossl.models.transformer import TransformerEncoder, pool_parts
 from biossl.protocol import Target
@@ -34,33 +34,7 @@ FORMAT = 1
 N_RANDOM = 3  # random-initialised encoders
 N_DRAWS = 20  # draws of scarce labels
 FEW_SUBJECTS = 15  # below this a single test part says little: a cross-validation over all subjects stands beside it
-CLOSE_LOOK = 200  # subjects listed one by one at most
-PRETRAINED, RANDOM, HAND, DEMOGRAPHIC = "pretrained", "random-initialised", "hand features", "age and sex"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The labelled rows of a corpus that take part, all arrays aligned.
-
-    ``index`` row of the corpus, ``target``, ``subject``, ``part`` (``''`` = in no part of the split).
-    """
-
-    index: Array
-    target: Target
-    subject: Array
-    part: Array
-
-    def where(self, part: str) -> Array:
-        """Positions of a part."""
-        return np.flatnonzero(self.part == part)
-
-
-@dataclass(frozen=True)
-class Model:
-    """One thing compared: its features, several times for several seeds, aligned to :class:`Rows`."""
-
-    name: str
-    features: list[Array]
+RANDOM, HAND, DEMOGRAPHIC = "random-initialised", "hand features", "age and sex"
 
 
 def probe(
@@ -79,6 +53,7 @@ def probe(
     adapt: bool = False,
     seed: int = 0,
     out: str | Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Probe frozen features.
 
@@ -111,11 +86,13 @@ def probe(
         Of draws, folds, random encoders and resamples.
     out : path, optional
         JSON file. Default: ``RUN/probes/<corpus>-<label>[...].json`` when the encoder lies in a run.
+    overwrite : bool
+        Replace that file.
 
     Returns
     -------
     dict
-        Plain values; :func:`as_text` prints it. ``out`` names the file, if one was written.
+        Plain values; :func:`biossl.probe_text.as_text` prints it. ``out`` names the file, if one was written.
 
     Raises
     ------
@@ -126,7 +103,7 @@ def probe(
 
     Examples
     --------
-    >>> print(as_text(probe("runs/a", "corpora/hapt", "activity", pool="mean+std+max")))  # doctest: +SKIP
+    >>> probe("runs/a", "corpora/hapt", "activity", pool="mean+std+max")["paired"]  # doctest: +SKIP
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     folder = find_encoder(encoder_folder)
@@ -142,6 +119,8 @@ def probe(
     train = rows.where("train") if split is not None else judged
     _check_rows(corpus, rows, train, judged, label, split, part)
     out_file = _out_file(out, folder, corpus, label, split, part, pool, labels_fraction, n_subjects)
+    if out_file is not None and out_file.exists() and not overwrite:
+        raise RequestError(f"{out_file}: exists; give another --out or add --overwrite")
     known = seen(corpus, rows.index[judged], encoder.info["seen"].get("subjects", []))
     total = len(np.unique(rows.subject[judged]))
     if known and not allow_seen:
@@ -167,17 +146,17 @@ def probe(
     if split is None:
         result["counts"] = {"judged": _counts(corpus, rows, judged)}
         notes.append("no split: every figure is of out-of-fold predictions of a cross-validation grouped by subject")
-        result |= _cross_validate(models, rows, judged, seed)
+        result |= cross_validate(models, rows, judged, seed)
     else:
         draws = _draws(rows, train, labels_fraction, n_subjects, seed)
         result["counts"] = {"train": _counts(corpus, rows, train), "judged": _counts(corpus, rows, judged), "draws": len(draws)}
-        result |= _held_out(models, rows, draws, judged, seed)
+        result |= held_out(models, rows, draws, judged, seed)
         if few:
             notes.append(
                 f"{total} test subjects are few (under {FEW_SUBJECTS}): see the cross-validation over all subjects beside it"
             )
             everyone = seen(corpus, rows.index[used], encoder.info["seen"].get("subjects", []))
-            cross = _cross_validate([m for m in models if m.name != DEMOGRAPHIC], rows, used, seed)
+            cross = cross_validate([m for m in models if m.name != DEMOGRAPHIC], rows, used, seed)
             result["cross_validation"] = {
                 key: cross[key] for key in ("models", "paired")
             } | {"counts": _counts(corpus, rows, used), "seen": everyone}  # fmt: skip
@@ -185,6 +164,11 @@ def probe(
         result["layers"] = _layers(encoder, corpus, rows, train, judged, pool, layers, adapt, seed, split is None)
     if known:
         notes.append(f"the encoder has seen {known} of the {total} judged subjects in pretraining (--allow-seen)")
+    absent = [r["class"] for r in result["per_class"] if not r["n"]]
+    if absent:
+        notes.append(f"no judged window of class {', '.join(absent)}")
+    if result["models"][0]["scores"][rows.target.metric]["value"] is None:
+        notes.append(f"{rows.target.metric} cannot be computed on these rows (one class or one value only)")
     if total < 5:
         notes.append(f"{total} judged subjects: an interval over so few is not to be trusted")
     if labels_fraction is not None or n_subjects is not None:
@@ -340,96 +324,7 @@ def _age_and_sex(corpus: Corpus) -> Array | None:
     return np.stack(columns, axis=1) if columns else None
 
 
-# ---------------------------------------------------------------------------------------------- judging
-
-
-def _held_out(models: list[Model], rows: Rows, draws: list[Array], judged: Array, seed: int) -> dict[str, Any]:
-    """Heads trained on the draws, judged on the held-out rows."""
-    jobs = []
-    for model in models:
-        for head in protocol.HEADS:
-            n = max(len(draws), len(model.features))
-            jobs += [(model.name, head, model.features[i % len(model.features)], draws[i % len(draws)]) for i in range(n)]
-
-    def fit(job: tuple[str, str, Array, Array]) -> protocol.Fitted:
-        _, head, x, train = job
-        return protocol.HEADS[head](x[train], rows.target.take(train), rows.subject[train], x[judged], seed=seed)
-
-    done = _in_threads(fit, jobs, "heads")
-    table: dict[tuple[str, str], list[protocol.Fitted]] = {}
-    for (name, head, _, _), fitted in zip(jobs, done, strict=True):
-        table.setdefault((name, head), []).append(fitted)
-    return _summary(table, rows.target.take(judged), rows.subject[judged], seed)
-
-
-def _cross_validate(models: list[Model], rows: Rows, used: Array, seed: int) -> dict[str, Any]:
-    """Linear heads judged on out-of-fold predictions of all rows used."""
-    target, subject = rows.target.take(used), rows.subject[used]
-    jobs = [(model.name, x[used]) for model in models for x in model.features]
-
-    def fit(job: tuple[str, Array]) -> protocol.Fitted:
-        return protocol.Fitted(protocol.out_of_fold(protocol.linear, job[1], target, subject, seed=seed), float("nan"), None)
-
-    done = _in_threads(fit, jobs, "cross-validation")
-    table: dict[tuple[str, str], list[protocol.Fitted]] = {}
-    for (name, _), fitted in zip(jobs, done, strict=True):
-        table.setdefault((name, "linear"), []).append(fitted)
-    return _summary(table, target, subject, seed)
-
-
-def _in_threads(function: Any, jobs: list[Any], desc: str) -> list[Any]:
-    """Heads side by side in threads (BLAS lets go of the interpreter), one BLAS thread each."""
-    from joblib import Parallel, delayed
-    from threadpoolctl import threadpool_limits
-
-    from biossl.progress import track
-
-    with threadpool_limits(1):
-        work = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(delayed(function)(j) for j in jobs)
-        return list(track(work, len(jobs), desc, "fits"))
-
-
-def _summary(table: dict[tuple[str, str], list[protocol.Fitted]], target: Target, subject: Array, seed: int) -> dict[str, Any]:
-    """Scores with intervals, paired differences to the pretrained encoder, and a closer look at it."""
-    out: dict[str, Any] = {"models": [], "paired": []}
-    for (name, head), fits in table.items():
-        predictions = [f.prediction for f in fits]
-        settings = [f.setting for f in fits]
-        entry: dict[str, Any] = {"model": name, "head": head, "n": len(fits), "scores": {}}
-        if np.isfinite(settings).all():
-            entry["setting"] = settings if len(set(settings)) > 1 else settings[0]
-            inner = [f.inner for f in fits if f.inner is not None]
-            entry["inner"] = float(np.mean(inner)) if inner else None
-        for metric in metrics.METRICS[target.kind]:
-            interval = metrics.subject_bootstrap(target.y, predictions, subject, metric, seed=seed).to_dict()
-            each = [metrics.score(target.y, p, metric) for p in predictions]
-            entry["scores"][metric] = interval | ({"min": _plain(min(each)), "max": _plain(max(each))} if len(each) > 1 else {})
-        out["models"].append(entry)
-        if name != PRETRAINED:
-            mine = [f.prediction for f in table[(PRETRAINED, head)]]
-            difference = metrics.paired_difference(target.y, mine, predictions, subject, target.metric, seed=seed)
-            out["paired"].append({"minus": name, "head": head, "metric": target.metric} | difference.to_dict())
-    best = table[(PRETRAINED, "linear")][0].prediction
-    out["per_class"] = metrics.per_class(target.y, best, target.classes, target.kind)
-    if target.kind == "multiclass":
-        out["confusion"] = metrics.confusion(target.y, best, len(target.classes)).tolist()
-    out["per_subject"] = _per_subject(target, best, subject)
-    return out
-
-
-def _per_subject(target: Target, prediction: Array, subject: Array) -> dict[str, Any]:
-    """Spread over subjects of a score that one subject can have: accuracy, absolute error; none for multi-label."""
-    metric = {"multiclass": "accuracy", "regression": "mae"}.get(target.kind)
-    if metric is None:
-        return {}
-    names = np.unique(subject)
-    each = []
-    for name in names:
-        some = np.flatnonzero(subject == name)
-        each.append({"subject": str(name), "n": len(some), metric: metrics.score(target.y[some], prediction[some], metric)})
-    values = np.array([e[metric] for e in each], float)
-    quartiles = np.percentile(values, [0, 25, 50, 75, 100]).tolist()
-    return {"metric": metric, "quartiles": quartiles, "each": each if len(each) <= CLOSE_LOOK else []}
+# ---------------------------------------------------------------------------------------------- blocks
 
 
 def _layers(
@@ -450,7 +345,7 @@ def _layers(
         return protocol.linear(x[to_train], rows.target.take(train), rows.subject[train], x[to_judged], seed=seed)
 
     out = []
-    for number, fitted in zip(wanted, _in_threads(fit, list(range(len(wanted))), "layers"), strict=True):
+    for number, fitted in zip(wanted, in_threads(fit, list(range(len(wanted))), "layers"), strict=True):
         interval = metrics.subject_bootstrap(target.y, fitted.prediction, subject, target.metric, seed=seed)
         out.append({"layer": number, "metric": target.metric, "inner": fitted.inner} | interval.to_dict())
     return out
@@ -501,7 +396,3 @@ def _keep(result: dict[str, Any], corpus: Corpus, folder: Path, out_file: Path |
     if out_file is not None:
         write_text(out_file, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

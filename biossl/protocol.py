@@ -9,14 +9,17 @@ at. No encoder and no files.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from biossl import metrics
 from biossl.errors import DataError, RequestError
@@ -81,15 +84,12 @@ def grouped_folds(target: Target, subjects: Array, n_folds: int, seed: int) -> l
     list of (train rows, test rows)
         Empty with fewer than two subjects.
     """
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-
     n_folds = min(n_folds, len(np.unique(subjects)))
     if n_folds < 2:
         return []
     dummy = np.zeros((len(subjects), 1))
     if target.kind == "multiclass":
-        with _quiet():  # scikit-learn warns of classes smaller than the number of folds; they are judged all the same
-            return list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(dummy, target.y, subjects))
+        return list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(dummy, target.y, subjects))
     return list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(dummy, groups=subjects))
 
 
@@ -125,7 +125,6 @@ def linear(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: in
 
 def nearest(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: int = 0) -> Fitted:
     """Nearest-neighbour head: cosine similarity of standardised features, the mean of k neighbours' labels."""
-    from sklearn.neighbors import NearestNeighbors
 
     def predict(a: Array, t: Target, b: Array, settings: tuple[float, ...]) -> list[Array]:
         keep = _spread(len(a), MEMORY_ROWS, seed)
@@ -238,10 +237,6 @@ def _spread(n: int, limit: int, seed: int) -> Array:
 
 
 def _standardise(a: Array, b: Array) -> tuple[Array, Array]:
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     pipe = make_pipeline(StandardScaler())
     if np.isnan(a).any() or np.isnan(b).any():
         pipe = make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler())
@@ -250,8 +245,6 @@ def _standardise(a: Array, b: Array) -> tuple[Array, Array]:
 
 def _logistic(a: Array, y: Array, b: Array, settings: tuple[float, ...], n_classes: int) -> list[Array]:
     """Class probabilities (m, K) for each C; a class that was never seen gets 0."""
-    from sklearn.linear_model import LogisticRegression
-
     present = np.unique(y).astype(np.int64)
     out = []
     if len(present) < 2:
@@ -261,8 +254,7 @@ def _logistic(a: Array, y: Array, b: Array, settings: tuple[float, ...], n_class
     model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)
     for c in settings:  # from the strongest penalty on: each solution starts the next
         model.set_params(C=c)
-        with _quiet():
-            model.fit(a, y)
+        model.fit(a, y)
         scores = np.zeros((len(b), n_classes))
         scores[:, present] = model.predict_proba(b)
         out.append(scores)
@@ -270,14 +262,4 @@ def _logistic(a: Array, y: Array, b: Array, settings: tuple[float, ...], n_class
 
 
 def _ridge(a: Array, y: Array, b: Array, settings: tuple[float, ...]) -> list[Array]:
-    from sklearn.linear_model import Ridge
-
     return [Ridge(alpha=alpha).fit(a, y).predict(b) for alpha in settings]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without scikit-learn's warnings on iterations and small classes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

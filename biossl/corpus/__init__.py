@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_PUBLIC = {
+from biossl.corpus.convert import convert  # at once: as a lazy name it would be hidden by its own module
+
+_LAZY = {
     "Corpus": "index",
-    "convert": "convert",
     "Labels": "labels",
     "add_labels": "labels",
     "make_split": "splits",
@@ -16,12 +17,12 @@ _PUBLIC = {
     "subject_keys": "identity",
     "seen": "identity",
 }
-__all__ = sorted(_PUBLIC)
+__all__ = ["Corpus", "Labels", "add_labels", "add_split", "convert", "guard_split", "make_split", "seen", "subject_keys"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name not in _LAZY:
         raise AttributeError(f"module 'biossl.corpus' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"biossl.corpus.{_PUBLIC[name]}"), name)
+    value = getattr(importlib.import_module(f"biossl.corpus.{_LAZY[name]}"), name)
     globals()[name] = value
     return value

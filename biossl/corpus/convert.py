@@ -17,6 +17,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool  # loky's TerminatedWorkerError is one
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,8 @@ import numpy as np
 from biossl import atomic
 from biossl.config import dump_yaml, nearest
 from biossl.corpus.card import Card, View
-from biossl.corpus.shardjob import Job, make_shard
-from biossl.errors import DataError, MachineError, RequestError
+from biossl.corpus.shardjob import Job, load_windows, make_shard
+from biossl.errors import DataError, RequestError
 from biossl.progress import Progress
 from biossl.signal import InputSpec
 
@@ -96,13 +97,7 @@ def convert(
     _view(card, view)
     _check_folder(Path(out), overwrite)
     tasks = discover(card, Path(source), view)
-    if not tasks:
-        raise DataError(f"{source}: no file matches the card's pattern '{card.files[0].pattern}'; check the folder or the card")
-    from biossl.corpus.load import load_windows
-
-    return convert_tasks(
-        card, tasks, out, view=view, load=load_windows, partial=partial, n_jobs=n_jobs, overwrite=overwrite
-    )
+    return convert_tasks(card, tasks, out, view=view, load=load_windows, partial=partial, n_jobs=n_jobs, overwrite=overwrite)
 
 
 def convert_tasks(
@@ -112,19 +107,18 @@ def convert_tasks(
     *,
     view: str,
     load: Callable[..., Any],
-    spec: InputSpec | None = None,
     partial: bool = False,
     n_jobs: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """As :func:`convert`, from a list of tasks and ``load(card, view, task) -> Loaded`` (a picklable function)."""
+    """As :func:`convert`, from a list of tasks and ``load(card, view, task) -> (Cut, start)`` (picklable)."""
     from biossl.corpus.identity import Pseudonyms
+    from biossl.corpus.views import view_spec
 
     out = Path(out)
     _view(card, view)
-    tasks = sorted(tasks, key=lambda t: (t.record, t.path))
     notes = _compare_expected(card, tasks, partial)
-    spec = spec or input_spec(card, view)
+    spec = view_spec(card, view)
     sizes = _source_bytes(tasks)
     scale = _growth(card.views[view])
     atomic.require_free(out, int(0.6 * scale * sum(sizes)) + 2**24)
@@ -145,29 +139,6 @@ def convert_tasks(
     ]
     _run(jobs, load, n_jobs)
     return _finish(out, card, view, spec, jobs, names, notes)
-
-
-def input_spec(card: Card, view: str) -> InputSpec:
-    """What one window of a view is.
-
-    Examples
-    --------
-    >>> input_spec(load_card("ptbxl"), "resting").n_samples  # doctest: +SKIP
-    2500
-    """
-    from biossl.channels import canonical
-    from biossl.signal import CANONICAL_UNIT
-
-    v = card.views[view]
-    types = [canonical(name, card.modality)[1] for name in v.channels]
-    units = [
-        "1" if "1" in (card.units.get(name), card.units.get(kind)) else CANONICAL_UNIT[kind]
-        for name, kind in zip(v.channels, types, strict=True)
-    ]
-    return InputSpec(
-        modality=card.modality, sfreq=float(v.sfreq), n_samples=int(round(v.window_s * v.sfreq)), ch_names=tuple(v.channels),
-        ch_types=tuple(types), units=tuple(units), filter=v.filter.spec(), reference=v.reference,
-    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------- before
@@ -264,8 +235,6 @@ def _plan(
     card: Card, view: str, spec: InputSpec, tasks: Sequence[RecordTask], sizes: list[int], scale: float, names: Pseudonyms
 ) -> dict[str, Any]:
     """What this conversion is, and where shards end: from the list of files and their sizes, never from content."""
-    from importlib.metadata import version
-
     digest = hashlib.sha256(names.secret or b"")  # keyed, so that file names cannot be tried out against it
     for task, size in zip(tasks, sizes, strict=True):
         digest.update(f"{task.record}\x1f{task.subject}\x1f{task.path}\x1f{size}\x1e".encode())
@@ -279,7 +248,7 @@ def _plan(
     stops.append(len(tasks))
     return {
         "format": 1,
-        "biossl": version("biossl"),
+        "biossl": _version(),
         "card": hashlib.sha256(dump_yaml(card).encode() + (names.secret or b"")).hexdigest(),
         "view": view,
         "spec": spec.to_dict(),
@@ -287,6 +256,15 @@ def _plan(
         "stops": stops,
         "secret": names.id(),
     }
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("biossl")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "checkout"
 
 
 def _begin(out: Path, plan: dict[str, Any]) -> None:
@@ -327,17 +305,10 @@ def _run(jobs: list[Job], load: Callable[..., Any], n_jobs: int | None) -> None:
         try:
             for count in _each(todo, load, min(n_jobs, max(1, len(todo)))):
                 bar.update(count)
-        except _worker_died() as error:
-            left = [job for job in todo if not job.done()]
-            bar.update(sum(len(j.tasks) for j in todo) - sum(len(j.tasks) for j in left) - (bar.n - _before(jobs, todo)))
-            if all(job.alone for job in left):
-                raise MachineError(f"worker processes keep dying ({type(error).__name__}); is memory short? try --jobs 1") from None
-            for job in left:  # a file that kills its reader: one child a record, so that it costs one record
+        except BrokenProcessPool:
+            # a file that kills its reader: one child beside this process, so that it costs one record
+            for job in [job for job in todo if not job.done()]:
                 bar.update(make_shard(replace(job, alone=True), load))
-
-
-def _before(jobs: list[Job], todo: list[Job]) -> int:
-    return sum(len(j.tasks) for j in jobs) - sum(len(j.tasks) for j in todo)
 
 
 def _each(jobs: list[Job], load: Callable[..., Any], n_jobs: int) -> Iterator[int]:
@@ -348,12 +319,6 @@ def _each(jobs: list[Job], load: Callable[..., Any], n_jobs: int) -> Iterator[in
         return
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
     yield from parallel(joblib.delayed(make_shard)(job, load) for job in jobs)
-
-
-def _worker_died() -> type[BaseException]:
-    from concurrent.futures.process import BrokenProcessPool
-
-    return BrokenProcessPool  # loky's TerminatedWorkerError is one
 
 
 # ---------------------------------------------------------------------- after
@@ -373,8 +338,6 @@ class _Gathered:
 def _finish(
     out: Path, card: Card, view: str, spec: InputSpec, jobs: list[Job], names: Pseudonyms, notes: list[str]
 ) -> dict[str, Any]:
-    from importlib.metadata import version
-
     import pandas as pd
 
     from biossl.corpus.index import CORPUS_FORMAT, corpus_hash
@@ -401,7 +364,7 @@ def _finish(
         "shards": got.shards,
         "funnel": got.funnel,
         "findings": notes + got.findings,
-        "versions": {"biossl": version("biossl"), "numpy": np.__version__, "pandas": pd.__version__},
+        "versions": {"biossl": _version(), "numpy": np.__version__, "pandas": pd.__version__},
     }
     facts["hash"] = corpus_hash(facts, got.index)
     atomic.write_text(out / "card.yaml", dump_yaml(stored))
@@ -442,7 +405,6 @@ def _gather(jobs: list[Job]) -> _Gathered:
             n = block["n"]
             n_read, n_with = n_read + 1, n_with + (n > 0)
             dropped.update(block["dropped"])
-            before = len(events["onset_s"])
             count = len(block["events"]["onset_s"])
             events["subject"] += [block["subject"]] * count
             events["record"] += [block["record"]] * count
@@ -450,7 +412,7 @@ def _gather(jobs: list[Job]) -> _Gathered:
                 events[name] += values
             columns["shard"] += [job.number] * n
             columns["row"] += range(row, row + n)
-            columns["event"] += [e + before if e >= 0 else -1 for e in block["event"]]
+            columns["event"] += [block["events"]["label"][e] if e >= 0 else "" for e in block["event"]]
             for name in ("subject", "record", "day", "n_samples", "split"):
                 columns[name] += [block[name]] * n
             for name in ("start_s", "segment", "quality", "sha256"):
@@ -469,7 +431,7 @@ def _gather(jobs: list[Job]) -> _Gathered:
     for name in names:
         columns[name] = [v for n, values in covariates for v in [values.get(name, "")] * n]
     kinds: dict[str, Any] = {
-        "shard": "int32", "row": "int32", "segment": "int32", "n_samples": "int32", "event": "int64", "start_s": "float64",
+        "shard": "int32", "row": "int32", "segment": "int32", "n_samples": "int32", "start_s": "float64",
         "quality": "float32", "day": "float64",
     }  # fmt: skip
     index = pd.DataFrame({k: pd.Series(v, dtype=kinds.get(k, "object")) for k, v in columns.items()})

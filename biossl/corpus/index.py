@@ -110,9 +110,11 @@ class Corpus:
     @cached_property
     def card(self) -> Card:
         """The card as it was used."""
-        from biossl.corpus.card import load_card
+        from biossl.config import build, load_yaml
+        from biossl.corpus.card import Card
 
-        return load_card(self.path / "card.yaml")
+        file = self.path / "card.yaml"
+        return build(Card, load_yaml(file), where=str(file))
 
     @cached_property
     def index(self) -> pd.DataFrame:

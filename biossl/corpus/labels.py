@@ -51,7 +51,7 @@ class Labels:
 
     @property
     def known(self) -> np.ndarray:
-        """bool (n_index,): rows with at least one known value."""
+        """Rows with at least one known value, bool (n_index,)."""
         return ~np.isnan(self.values).all(axis=1)
 
     def counts(self) -> dict[str, int]:
@@ -107,8 +107,7 @@ def _from_event(corpus: Corpus, name: str, label: Label) -> Labels:
             f"{corpus.path}: label '{name}' belongs to windows cut at {label.event_kind or 'events'}, and view "
             f"'{corpus.view}' is not cut so; convert with --view {fit[0] if fit else 'one that is'}"
         )
-    marks, number_of = corpus.events["label"].astype(str).to_numpy(), corpus.index["event"].to_numpy()
-    events = [marks[e] if e >= 0 else "" for e in number_of]
+    events = corpus.index["event"].astype(str).tolist()
     classes, number = _classes(label, events)
     values = np.array([number.get(e, np.nan) for e in events], np.float32)[:, None]
     if label.kind == "multilabel":
@@ -407,7 +406,7 @@ def _read_csv(path: Path, key: str, name: str, nearest: str | None) -> tuple[lis
 def _by_date(
     corpus: Corpus, by_id: dict[str, list[tuple[str, str]]], key: str, pseudonyms: Any, limit: float, csv: Path
 ) -> tuple[dict[str, str], int, int]:
-    """record -> value of the nearest day; how many were tied (left unknown) and too far."""
+    """Value of the nearest day by record; how many were tied (left unknown) and too far."""
     from biossl.corpus.identity import day_number
 
     records = corpus.index.drop_duplicates("record")
@@ -415,9 +414,7 @@ def _by_date(
         raise DataError(f"{corpus.path}: its recordings have no dates, so --nearest cannot be used; key by record instead")
     values: dict[str, str] = {}
     ties = far = 0
-    for record, subject, own, day in zip(
-        records["record"], records["subject"], records[key], records["day"], strict=True
-    ):
+    for record, subject, own, day in zip(records["record"], records["subject"], records[key], records["day"], strict=True):
         options = []
         for value, text in by_id.get(own, []):
             number = day_number(text)

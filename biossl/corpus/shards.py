@@ -183,9 +183,7 @@ def shard_bytes(parts: Sequence[Counts], n_channels: int, n_samples: int, attrib
         f.create_dataset("offset", data=offset, dtype="<f8", track_times=False)
         if exact_rows:
             f.create_dataset("exact_rows", data=np.array(exact_rows), dtype="<i8", track_times=False)
-            exact = f.create_dataset(
-                "exact", (len(exact_rows), *shape[1:]), "<f4", chunks=chunks, track_times=False, **gzip
-            )
+            exact = f.create_dataset("exact", (len(exact_rows), *shape[1:]), "<f4", chunks=chunks, track_times=False, **gzip)
             for k, window in enumerate(w for p in parts if p.exact is not None for w in p.exact):
                 exact[k] = window
         f.flush()

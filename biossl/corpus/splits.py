@@ -205,6 +205,8 @@ def official_parts(card: Card, subjects: list[str], records: list[str], covariat
         Per row, as they stand in the card (before keying).
     covariates : dict of str to list of str
     """
+    from biossl.corpus.identity import canonical_subject
+
     out = {}
     for name, split in card.splits.items():
         if split.by == "covariate" and split.column not in covariates:
@@ -213,7 +215,8 @@ def official_parts(card: Card, subjects: list[str], records: list[str], covariat
                 "is the metadata table beside the recordings?"
             )
         cells = {"subject": subjects, "record": records}.get(split.by) or covariates.get(split.column, [])
-        lookup = {value: part for part, values in split.parts.items() for value in values}
+        person = (lambda v: canonical_subject(v, card)) if split.by == "subject" else str
+        lookup = {person(value): part for part, values in split.parts.items() for value in values}
         out[name] = [lookup.get(_text(c), "") for c in cells]
     return out
 
@@ -365,13 +368,18 @@ def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     return frame, meta
 
 
+def write_record_split(file: Path, parts: dict[str, str]) -> str:
+    """Store a split of records that a card defines; returns its content hash."""
+    records = sorted(parts)
+    return _write(file, {"record": records, "part": [parts[r] for r in records]}, "record")
+
+
 def _summary(corpus: Corpus, name: str, digest: str, notes: list[str]) -> dict[str, Any]:
     frame, meta = _read(corpus.path / "splits" / f"{name}.parquet")
     by = "fold" if "fold" in frame else "part"
     lookup = dict(zip(frame[meta["key"]], frame[by], strict=True))
     group = corpus.index[meta["key"]].map(lookup)
     counts = {
-        str(g): {"subjects": int(rows["subject"].nunique()), "windows": len(rows)}
-        for g, rows in corpus.index.groupby(group)
+        str(g): {"subjects": int(rows["subject"].nunique()), "windows": len(rows)} for g, rows in corpus.index.groupby(group)
     }
     return {"name": name, "by": by, "counts": counts, "hash": digest, "notes": notes}

@@ -77,7 +77,10 @@ def make_layout(
         seen = observed[:, None, :] | itself
         allowed = seen if allowed is None else allowed & seen
     if allowed is not None:
-        allowed = F.pad(allowed, (registers, 0, registers, 0), value=True)[:, None]
+        allowed = F.pad(allowed, (registers, 0, registers, 0), value=True)
+        if observed is not None:
+            allowed[:, :registers, registers:] = observed[:, None, :]
+        allowed = allowed[:, None]
     return Layout(registers=registers, allowed=allowed)
 
 

@@ -44,11 +44,15 @@ class Data:
         Loader processes per device; 0 = load in the training process.
     channels : list of str
         Canonical names in order; empty = all channels of the corpus.
+    sfreq, window_s : float or None
+        What the corpus must have, where the recipe is tied to it (Hz, s); None = the corpus decides.
     """
 
     batch_size: int
     workers: int = 0
     channels: list[str] = field(default_factory=list)
+    sfreq: float | None = None
+    window_s: float | None = None
 
 
 @dataclass
@@ -132,7 +136,7 @@ class Monitor:
     every: int = 100
     samples: int = 1024
     stop_target_variance: float = 0.01
-    stop_prediction_variance: float = 0.001
+    stop_prediction_variance: float = 0.0001
     stop_after: int = 500
     log_every: int = 10
     probe: Probe = field(default_factory=Probe)

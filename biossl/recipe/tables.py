@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from biossl.config import nearest
-from biossl.errors import RequestError
+from biossl.errors import DataError, RequestError
 from biossl.signal import InputSpec
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ def build_encoder(recipe: Recipe, spec: InputSpec) -> Any:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash_ints(recipe.seed, _INIT_DRAW))
-        return resolve(ENCODERS[recipe.model.name])(spec, recipe.model.config)
+        try:
+            return resolve(ENCODERS[recipe.model.name])(spec, recipe.model.config)
+        except RequestError as error:  # names keys as encoder.dim; in a recipe they stand under model
+            raise RequestError(f"{_where(recipe)}: {str(error).replace('encoder.', 'model.')}") from None
 
 
 def build_objective(recipe: Recipe, spec: InputSpec) -> Objective:
@@ -69,14 +72,36 @@ def build_objective(recipe: Recipe, spec: InputSpec) -> Objective:
 
     from biossl.keys import hash_ints
 
-    if spec.modality != recipe.modality:
-        raise RequestError(
-            f"{recipe.source or recipe.name}: the recipe is for {recipe.modality}, the corpus is {spec.modality}; take a recipe of {spec.modality}/"
-        )
+    _require_spec(recipe, spec)
     encoder = build_encoder(recipe, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash_ints(recipe.seed, _INIT_DRAW, 1))
         cls = resolve(OBJECTIVES[recipe.objective.name])
         mask = None if recipe.mask is None else recipe.mask.config
-        objective: Objective = cls(encoder, recipe.objective.config, mask=mask, steps=recipe.train.steps)
+        try:
+            objective: Objective = cls(encoder, recipe.objective.config, mask=mask, steps=recipe.train.steps)
+        except RequestError as error:
+            raise RequestError(f"{_where(recipe)}: {error}") from None
     return objective
+
+
+def _require_spec(recipe: Recipe, spec: InputSpec) -> None:
+    """The windows are of the kind the recipe states."""
+    data, where = recipe.data, _where(recipe)
+    if spec.modality != recipe.modality:
+        raise RequestError(
+            f"{where}: the recipe is for {recipe.modality}, the corpus is {spec.modality}; "
+            f"take one of {spec.modality}/ from `biossl list recipes`"
+        )
+    if data.sfreq is not None and abs(data.sfreq - spec.sfreq) > 1e-6:
+        raise DataError(
+            f"{where}: data.sfreq is {data.sfreq:g} Hz, the corpus has {spec.sfreq:g} Hz; convert with a view of that rate"
+        )
+    if data.window_s is not None and abs(data.window_s - spec.window_s) > 0.5 / spec.sfreq:
+        raise DataError(
+            f"{where}: data.window_s is {data.window_s:g} s, the corpus has {spec.window_s:g} s; convert with a view of that length"
+        )
+
+
+def _where(recipe: Recipe) -> str:
+    return recipe.source or recipe.name

@@ -5,12 +5,11 @@ What lives here: file handling only; the physiology is in the modality's own fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from biossl.config import build, dump_yaml
-from biossl.corpus.card import Card
+from biossl.config import dump_yaml
 from biossl.errors import RequestError
 
 
@@ -31,8 +30,8 @@ def at_least_one(**values: float) -> None:
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Write ``card.yaml`` after the schema has accepted it."""
-    (folder / "card.yaml").write_text(dump_yaml(build(Card, card, where="card.yaml")), encoding="utf-8", newline="\n")
+    """Write ``card.yaml`` (fields of a data card; this room comes before the one that reads cards)."""
+    (folder / "card.yaml").write_text(dump_yaml(card), encoding="utf-8", newline="\n")
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -43,11 +42,3 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
     lines = [",".join(rows[0])] + [",".join(text(v) for v in row.values()) for row in rows]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-
-
-def in_blocks(total: int, size: int, make: Callable[[int], Sequence[Any]]) -> list[Any]:
-    """The first ``total`` items of ``make(0) + make(1) + ...``, each of ``size``: item k does not depend on ``total``."""
-    items: list[Any] = []
-    for block in range(-(-total // size)):
-        items += make(block)
-    return items[:total]

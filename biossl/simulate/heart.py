@@ -47,7 +47,7 @@ TERRITORIES = {
 _ATRIA = (((-3.5, -4.0, -1.0), (0.35, 0.80, -0.50)), ((1.0, -4.0, 3.0), (0.85, 0.35, 0.40)))  # right, left
 SOFTENING_CM3 = 60.0
 MILLIVOLT = 100.0  # puts a mean adult at R = 1.0 mV in lead II
-T_SHARE = 0.30  # T dipoles relative to QRS dipoles of strength 1
+T_SHARE = 0.36  # T dipoles relative to QRS dipoles of strength 1
 
 DIAGNOSES = ("NORM", "MI", "STTC", "CD", "HYP")
 
@@ -140,7 +140,7 @@ def draw_disease(rng: np.random.Generator, age: Array) -> dict[str, Array]:
     for name, base in {"MI": 0.20, "STTC": 0.17, "CD": 0.20, "HYP": 0.17}.items():
         logit = np.log(base / (1 - base)) + 0.025 * (age - 58)
         present = rng.random(n) < 1 / (1 + np.exp(-logit))
-        out[name] = np.where(present, 0.12 + 0.88 * rng.beta(1.5, 1.9, n), 0.0)
+        out[name] = np.where(present, 0.20 + 0.80 * rng.beta(1.6, 1.6, n), 0.0)
     areas = np.array(list(TERRITORIES))
     out["MI_territory"] = rng.choice(areas, n, p=[0.42, 0.18, 0.40])
     out["STTC_territory"] = rng.choice(areas, n, p=[0.35, 0.40, 0.25])
@@ -157,7 +157,9 @@ def draw_disease(rng: np.random.Generator, age: Array) -> dict[str, Array]:
 
 def diagnose(disease: dict[str, Array]) -> Array:
     """Labels (n, 5) bool in the order of :data:`DIAGNOSES`; strain of a hypertrophied heart counts as STTC."""
-    found = np.stack([disease["MI"] > 0, (disease["STTC"] > 0) | (disease["strain"] > 0), disease["CD"] > 0, disease["HYP"] > 0], axis=1)
+    found = np.stack(
+        [disease["MI"] > 0, (disease["STTC"] > 0) | (disease["strain"] > 0), disease["CD"] > 0, disease["HYP"] > 0], axis=1
+    )
     return np.concatenate([~found.any(axis=1, keepdims=True), found], axis=1)
 
 

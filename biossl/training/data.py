@@ -274,9 +274,9 @@ def make_sources(
     Raises
     ------
     RequestError
-        No such split; a weight that is not positive; a corpus with splits but no ``official`` one and none named.
+        A weight that is not positive; a corpus with splits but no ``official`` one and none named.
     DataError
-        A channel is missing, no row in the part ``train``, corpora of different rate, length or units.
+        No such split, a channel is missing, no row in the part ``train``, corpora of different rate, length or units.
     """
     sources: list[Source] = []
     notes: list[str] = []
@@ -315,11 +315,9 @@ def _training_rows(corpus: Corpus, split: str | None) -> tuple[np.ndarray, str]:
     if not names and split is None:
         n = len(corpus.index)
         return np.arange(n), f"{name}: no split; all {n} windows are trained on, and a probe on this corpus will say so"
+    if split is None and "official" not in names:
+        raise RequestError(f"{name}: it has splits ({', '.join(names)}) and none is called official; name one with --splits")
     chosen = split or "official"
-    if chosen not in names:
-        have = ", ".join(names) or "none"
-        remedy = "name one with --splits, or make one with `biossl split`"
-        raise RequestError(f"{name}: no split '{chosen}'; it has {have}; {remedy}")
     rows = np.flatnonzero(corpus.split(chosen).to_numpy() == "train")
     if len(rows) == 0:
         raise DataError(f"{name}: split '{chosen}' has no window in its part 'train'; make another with `biossl split`")

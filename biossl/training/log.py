@@ -81,6 +81,7 @@ class TrainLog:
     def __init__(self, path: Path, *, resume_step: int = 0) -> None:
         self.path = path
         self.columns: list[str] = []
+        self._held: list[dict[str, float]] = []
         if resume_step == 0 or not path.exists():
             path.unlink(missing_ok=True)
             return
@@ -98,7 +99,10 @@ class TrainLog:
         write_text(path, buffer.getvalue())
 
     def write(self, row: dict[str, float]) -> None:
-        """Append a row; columns are fixed by the first: the usual ones, the objective's terms, the monitors', ``probe``."""
+        """Append a row; columns are those of the first row with a loss: the usual ones, terms, the monitors', ``probe``."""
+        self._held.append(row)
+        if not self.columns and "loss" not in row:
+            return  # a reading before the first step: the objective's terms are not known yet
         new = not self.columns
         if new:
             terms = [k for k in row if k not in FIRST and k not in MONITORS and k != "probe"]
@@ -107,4 +111,5 @@ class TrainLog:
             writer = csv.DictWriter(handle, self.columns, lineterminator="\n", extrasaction="ignore", restval="")
             if new:
                 writer.writeheader()
-            writer.writerow({k: v if k == "step" else f"{v:.6g}" for k, v in row.items()})
+            writer.writerows({k: int(v) if k == "step" else f"{v:.6g}" for k, v in held.items()} for held in self._held)
+        self._held = []

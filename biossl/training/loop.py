@@ -7,16 +7,12 @@ of the step at hand (0-based) while it runs and the number of finished steps onc
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from biossl.errors import BiosslError
@@ -28,7 +24,7 @@ from biossl.training.data import RawBatch, Source
 from biossl.training.ema import Ema
 from biossl.training.guard import FiniteGuard
 from biossl.training.log import Tally, TrainLog
-from biossl.training.monitors import Variances, Watcher, alarm, stop_if_collapsed
+from biossl.training.monitors import USUAL_STD, Variances, Watcher, alarm, stop_if_collapsed
 from biossl.training.optim import make_optimizer, set_schedule
 from biossl.training.state import Interrupt, checkpoint_name, note
 
@@ -89,6 +85,11 @@ class Loop(LightningModule):
         self.ema = Ema(self.objective.ema_pairs())
         if self.interrupt is not None:
             self.interrupt.install()
+        if self.trainer.global_step == 0 and self.watcher is not None:
+            start = self.watcher.read(self.objective.export())
+            self.last["start_std"] = start["std"]
+            if self.log_file is not None and self.global_rank == 0:
+                self.log_file.write({"step": 0.0, **start})
         self.tally.restart_clock()
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> RawBatch:
@@ -108,7 +109,8 @@ class Loop(LightningModule):
         outcome = self.objective.step(raw.decode(self.sources[raw.source]), step=step, keys=keys)
         self.tally.add({"loss": outcome.loss, **outcome.terms})
         self.tally.count(len(raw.index) * self.trainer.world_size)
-        self.variances.add(outcome.watch)
+        if self.recipe.monitor.every > 0:
+            self.variances.add(outcome.watch)
         self._guard.expect("loss", outcome.loss, raw)
         return outcome.loss
 
@@ -139,10 +141,9 @@ class Loop(LightningModule):
         def due(every: int) -> bool:
             return every > 0 and (step % every == 0 or step == self.recipe.train.steps)
 
-        read = due(monitor.every)
-        probed = self.watcher is not None and self.watcher.probe is not None and due(probe.every)
-        if read or probed or due(monitor.log_every):
-            self._log(step, read=read, probed=probed)
+        collapse, probed = due(monitor.every), bool(probe.label) and due(probe.every)
+        if collapse or probed or due(monitor.log_every):
+            self._log(step, collapse=collapse, probe=probed)
         stopped = self.interrupt is not None and self.interrupt.requested
         if self.checkpoints is not None and (due(self.recipe.checkpoint.every) or step == self.recipe.train.steps or stopped):
             self._guard.check()
@@ -150,67 +151,26 @@ class Loop(LightningModule):
             self.tally.restart_clock()
         self.trainer.should_stop = self.trainer.should_stop or stopped
 
-    def _log(self, step: int, *, read: bool, probed: bool) -> None:
+    def _log(self, step: int, *, collapse: bool, probe: bool) -> None:
         """One row; the only place where the device is waited for in an ordinary step."""
         self._guard.check()
         train = self.recipe.train
         row = {"step": float(step), "lr": train.lr(step - 1), "weight_decay": train.weight_decay(step - 1)}
         row |= {"momentum": self.objective.ema_momentum(step - 1), **self.tally.take()}
-        encoder = self.objective.export()
-        if read:
+        if self.watcher is not None:
+            row |= self.watcher.read(self.objective.export(), collapse=collapse, probe=probe)
+        if collapse:
             row |= self.variances.take()
-            row |= self.watcher.read(encoder) if self.watcher is not None else {}
-            text = alarm(row)
+            text = alarm(row, start_std=self.last.get("start_std", USUAL_STD))
             if text and not self._alarmed:
                 self.alarms.append(f"step {step}: {text}")
                 note(f"warning: {self.alarms[-1]}")
             self._alarmed = bool(text)
-        if probed and self.watcher is not None and self.watcher.probe is not None:
-            row["probe"] = self.watcher.probe.read(encoder)
         self.last |= row
         if self.log_file is not None and self.global_rank == 0:
             self.log_file.write(row)
         if self.bar is not None:
             self.bar.note = f"loss {row['loss']:.4g}, {row['samples_per_s']:.0f} samples/s"
-        if read:
+        if collapse:
             stop_if_collapsed(row, self.recipe.monitor, step)
         self.tally.restart_clock()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No tips and no start-up lines; warnings are dropped only where they do not apply to this loop."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # data.workers is the person's choice, and counts that only need gathering seldom want more
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # the step, not the trainer, decides about accumulation: the loader has no length on purpose
-        warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-def fit(
-    loop: Loop,
-    *,
-    device: str,
-    devices: int = 1,
-    strategy: str = "auto",
-    io: CheckpointIO | None = None,
-    resume: Path | None = None,
-) -> None:
-    """Run a loop to ``train.steps``, from the start or from a checkpoint folder."""
-    train = loop.recipe.train
-    with _quiet():
-        trainer = Trainer(
-            max_steps=train.steps, max_epochs=-1, accumulate_grad_batches=train.accumulate,
-            precision="bf16-mixed" if train.precision == "bf16" else "32-true",
-            accelerator="gpu" if device == "cuda" else "cpu", devices=devices, strategy=strategy,
-            plugins=None if io is None else [io], logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-        )  # fmt: skip
-        trainer.fit(loop, ckpt_path=None if resume is None else str(resume))

@@ -24,7 +24,11 @@ from biossl.recipe.schema import Monitor, Probe
 from biossl.training.data import Source, permutation
 
 COLUMNS = ("std", "rankme_centred", "rankme_uncentred", "target_variance", "prediction_variance")
-MIN_STD = 0.02
+# A transformer's mean-pooled features share a large constant part (positions, biases): with random weights their std is
+# 0.003 to 0.03 and a probe still works. So std is judged against its value before the first step, not against 1.
+USUAL_STD = 0.1
+LEAST_OF_START = 0.1
+MIN_STD = 1e-4
 MIN_RANK = 2.0
 _CHUNK = 64
 _ROWS, _FOLD = 0x3017, 0x3018  # permutation numbers of the monitoring rows and of the probe's subjects
@@ -106,10 +110,19 @@ class Variances:
         return out
 
 
-def alarm(reading: dict[str, float]) -> str:
-    """One line when a reading looks collapsed, else an empty text."""
-    if reading.get("std", 1.0) < MIN_STD:
-        return f"embeddings are nearly the same for all windows (std {reading['std']:.2g} < {MIN_STD})"
+def alarm(reading: dict[str, float], *, start_std: float = USUAL_STD) -> str:
+    """One line when a reading looks collapsed, else an empty text.
+
+    Parameters
+    ----------
+    reading : dict
+        ``std`` and ``rankme_centred``.
+    start_std : float
+        ``std`` before the first step.
+    """
+    least = max(LEAST_OF_START * start_std, MIN_STD)
+    if reading.get("std", least) < least:
+        return f"embeddings have become nearly the same for all windows (std {reading['std']:.2g}, at the start {start_std:.2g})"
     if reading.get("rankme_centred", MIN_RANK) < MIN_RANK:
         return f"embeddings vary along one direction only (centred RankMe {reading['rankme_centred']:.3g} < {MIN_RANK})"
     return ""
@@ -184,17 +197,21 @@ class Watcher:
             self.note += f" (fewer than 4 x {dim}: RankMe under-reads)"
         self.probe = LinearProbe(sources, settings.probe, seed=seed) if settings.probe.label else None
 
-    def read(self, encoder: nn.Module) -> dict[str, float]:
-        """``std``, ``rankme_centred``, ``rankme_uncentred`` of an encoder."""
-        z = embed_rows(encoder, self.sources, self.rows)
-        z = z[torch.isfinite(z).all(dim=1)]  # a window in which nothing was observed has no embedding
-        if len(z) < 2:
-            raise DataError("no embedding of the monitoring windows is finite; begin a new run with a lower train.optimizer.lr")
-        return {
-            "std": embedding_std(z),
-            "rankme_centred": rankme(z, centred=True),
-            "rankme_uncentred": rankme(z, centred=False),
-        }
+    def read(self, encoder: nn.Module, *, collapse: bool = True, probe: bool = True) -> dict[str, float]:
+        """``std``, ``rankme_centred`` and ``rankme_uncentred`` of an encoder, and ``probe`` when a label is named."""
+        out: dict[str, float] = {}
+        if collapse:
+            z = embed_rows(encoder, self.sources, self.rows)
+            z = z[torch.isfinite(z).all(dim=1)]  # a window in which nothing was observed has no embedding
+            if len(z) < 2:
+                raise DataError(
+                    "no embedding of the monitoring windows is finite; begin a new run with a lower train.optimizer.lr"
+                )
+            out["std"] = embedding_std(z)
+            out["rankme_centred"], out["rankme_uncentred"] = rankme(z, centred=True), rankme(z, centred=False)
+        if probe and self.probe is not None:
+            out["probe"] = self.probe.read(encoder)
+        return out
 
 
 class LinearProbe:

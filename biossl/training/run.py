@@ -28,9 +28,10 @@ from biossl.progress import Progress
 from biossl.recipe import Recipe
 from biossl.training.data import Order, Source, make_loader, make_sources
 from biossl.training.log import TrainLog
-from biossl.training.loop import Loop, fit
+from biossl.training.loop import Loop
 from biossl.training.monitors import Watcher
 from biossl.training.state import Interrupt, NumericPath, RunCheckpointIO, RunFolder, note
+from biossl.training.trainer import fit
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "h5py", "safetensors")
 
@@ -89,7 +90,7 @@ def pretrain(
         )
     begun = time.monotonic()
     sources, notes = make_sources(corpora, channels=recipe.data.channels, split=split)
-    _guard(sources, split or "official")
+    _guard(sources, split)
     spec = sources[0].spec
     objective = recipe.build(spec)
     started_from = _load_init(objective, init) if init is not None else {}
@@ -217,10 +218,11 @@ def _width(objective: Objective) -> int:
     return int(objective.export().dim)  # type: ignore[arg-type]
 
 
-def _guard(sources: list[Source], split: str) -> None:
-    having = [s.corpus for s in sources if split in s.corpus.split_names()]
+def _guard(sources: list[Source], split: str | None) -> None:
+    """The leak guard over all corpora that are split; one without splits is trained on whole, which a note says."""
+    having = [s.corpus for s in sources if split is not None or "official" in s.corpus.split_names()]
     if having:
-        guard_split(having, split)
+        guard_split(having, split or "official")
 
 
 def _load_init(objective: Objective, init: str | Path) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""``biossl label``: join a CSV of labels to a corpus."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from biossl.cli import say
+
+EXAMPLE = "biossl label corpora/site outcomes.csv --key subject --name low_ef --nearest echo_date --within 30d"
+
+
+def arguments(parser: Any) -> None:
+    """Options of the verb."""
+    parser.add_argument("corpus", type=str, help="a corpus folder")
+    parser.add_argument("csv", type=str, help="a table with a column 'record' or 'subject' and the label's column")
+    parser.add_argument("--key", type=Literal["record", "subject"], required=True, help="which id the table holds (ids are text)")
+    parser.add_argument("--name", type=str, required=True, help="name of the label, and of its column unless there is only one")
+    parser.add_argument("--nearest", type=str, default=None, help="date column: the row nearest to the recording's day counts")
+    parser.add_argument("--within", type=str, default=None, help="largest distance for --nearest, e.g. 30d")
+    parser.add_argument(
+        "--kind", type=Literal["multiclass", "multilabel", "regression"], default=None, help="default: from the values"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an added label of this name")
+
+
+def run(args: Any) -> dict[str, Any]:
+    """Join, and say what matched."""
+    from biossl.corpus import Corpus, add_labels
+
+    report = add_labels(
+        Corpus.open(args.corpus), args.csv, key=args.key, name=args.name, nearest=args.nearest, within=args.within,
+        kind=args.kind, overwrite=args.overwrite,
+    )  # fmt: skip
+    say(
+        f"{report['matched']:,} of {report['ids']:,} {args.key} ids matched ({report['unmatched']:,} not in the corpus, "
+        f"{report[f'{args.key}s_without']:,} {args.key}s without a label); {report['windows']:,} windows labelled"
+    )
+    if args.nearest:
+        say(
+            f"{report['records_labelled']:,} records labelled, {report['records_too_far']:,} had no row near enough, "
+            f"{report['records_tied']:,} had two different values equally near and stay unknown"
+        )
+    say(f"label '{args.name}', {report['kind']}: " + (", ".join(f"{c} {n:,}" for c, n in report["counts"].items()) or "numbers"))
+    return report
