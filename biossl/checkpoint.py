@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 import numpy as np
 import torch
@@ -62,8 +63,8 @@ def save_encoder(
     recipe : dict or dataclass, optional
         The resolved recipe; kept as ``recipe.yaml``.
     seen : mapping, optional
-        What the weights have seen: ``corpora`` (list of mappings: name, hash, split, n_windows ...), ``subjects`` (keys
-        without spaces, from ``biossl.corpus.subject_keys``).
+        What the weights have seen: ``corpora`` (list of mappings: name, hash, windows ...), ``subjects`` (keys from
+        ``biossl.corpus.subject_keys``).
     numbers : mapping, optional
         Results to show in the model card: name -> value.
     provenance : str
@@ -219,7 +220,7 @@ def read_about(path: Path) -> dict[str, Any]:
             raise DataError(f"{file}: key '{key}' is missing; copy the folder again")
     seen = about.get("seen") or {}
     if isinstance(seen.get("subjects"), str):
-        seen["subjects"] = seen["subjects"].split()
+        seen["subjects"] = [unquote(key) for key in seen["subjects"].split()]
     return about
 
 
@@ -362,7 +363,7 @@ def model_card(about: Mapping[str, Any], name: str) -> str:
         "",
         *(corpora or ["Not recorded."]),
         "",
-        f"Subject keys stored in `encoder.yaml`: {n_subjects}. Probing on these subjects is refused unless asked for.",
+        f"Keys of what was seen, kept in `encoder.yaml`: {n_subjects}. Probing on these subjects is refused unless asked for.",
         "",
         "## Numbers",
         "",
@@ -393,12 +394,8 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
 
 
 def _join(subjects: Any) -> str:
-    """Keys as one text: a list of 200,000 would take YAML minutes."""
-    keys = sorted({str(s) for s in subjects})
-    bad = next((k for k in keys if not k or any(c.isspace() for c in k)), None)
-    if bad is not None:
-        raise ValueError(f"subject key {bad!r} is empty or holds spaces")
-    return " ".join(keys)
+    """Keys as one text, spaces and the like percent-encoded: a list of 200,000 would take YAML minutes."""
+    return " ".join(sorted({quote(str(s), safe=":/@+,;=._-") for s in subjects}))
 
 
 def sha256(path: Path) -> str:

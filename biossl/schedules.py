@@ -28,7 +28,14 @@ def _cosine(share: float, start: float, end: float) -> float:
 
 
 def warmup_cosine(
-    step: int, *, peak: float, total: int, warmup_steps: int, start_lr: float = 1e-6, floor_lr: float = 1e-6
+    step: int,
+    *,
+    peak: float,
+    total: int,
+    warmup_steps: int,
+    start_lr: float = 1e-6,
+    floor_lr: float = 1e-6,
+    from_start: bool = False,
 ) -> float:
     """Linear warm-up from ``start_lr``, then half a cosine to ``floor_lr`` at step ``total``.
 
@@ -37,9 +44,12 @@ def warmup_cosine(
     step : int
         Optimiser step, 0-based.
     peak : float
-        Reached at step ``warmup_steps``.
+        Where the warm-up ends, at step ``warmup_steps``.
     total, warmup_steps : int
     start_lr, floor_lr : float
+    from_start : bool
+        The cosine is counted from step 0 and merely hidden by the warm-up, as in timm and so in ECG-JEPA's code; it then
+        never quite reaches ``peak``. False: it begins at ``peak`` when the warm-up ends.
 
     Examples
     --------
@@ -48,7 +58,8 @@ def warmup_cosine(
     """
     if step < warmup_steps:
         return linear_ramp(step, total=warmup_steps, start=start_lr, end=peak)
-    return _cosine((step - warmup_steps) / max(total - warmup_steps, 1), peak, floor_lr)
+    hidden = 0 if from_start else warmup_steps
+    return _cosine((step - hidden) / max(total - hidden, 1), peak, floor_lr)
 
 
 def constant_cooldown(
@@ -103,11 +114,18 @@ class WarmupCosine:
     warmup_steps: int
     start_lr: float = 1e-6
     floor_lr: float = 1e-6
+    from_start: bool = False
 
     def value(self, step: int, *, peak: float, total: int) -> float:
         """Learning rate at ``step``."""
         return warmup_cosine(
-            step, peak=peak, total=total, warmup_steps=self.warmup_steps, start_lr=self.start_lr, floor_lr=self.floor_lr
+            step,
+            peak=peak,
+            total=total,
+            warmup_steps=self.warmup_steps,
+            start_lr=self.start_lr,
+            floor_lr=self.floor_lr,
+            from_start=self.from_start,
         )
 
 

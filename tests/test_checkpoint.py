@@ -30,7 +30,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[TransformerEncoder,
         encoder,
         folder,
         recipe={"name": "ecg/test", "seed": 3},
-        seen={"corpora": [{"name": "ptbxl", "hash": "ab12", "split": "official/train"}], "subjects": ["k2", "k1"]},
+        seen={"corpora": [{"name": "ptbxl", "hash": "ab12", "split": "official/train"}], "subjects": {"s:k2", "c:my card:"}},
         numbers={"macro AUROC": 0.81},
         provenance="Made by a test.",
     )
@@ -50,7 +50,7 @@ def test_four_files_bring_back_the_same_features_and_facts(saved: tuple[Transfor
     assert torch.equal(loaded.embed(x, "mean+std+max"), encoder.embed(x, "mean+std+max"))
     assert loaded.spec == SPEC and loaded.config == CONFIG and not loaded.training
     assert all(p.requires_grad for p in loaded.parameters())
-    assert loaded.info["seen"]["subjects"] == ["k1", "k2"] and loaded.info["seen"]["corpora"][0]["hash"] == "ab12"
+    assert loaded.info["seen"]["subjects"] == ["c:my card:", "s:k2"] and loaded.info["seen"]["corpora"][0]["hash"] == "ab12"
     assert loaded.info["numbers"] == {"macro AUROC": 0.81} and loaded.info["recipe"] == {"name": "ecg/test", "seed": 3}
     assert loaded.info["hash"] == sha256(folder / "weights.safetensors")
 

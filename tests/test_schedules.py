@@ -23,10 +23,10 @@ def test_the_published_warmup_cosine():
     def published(iteration):
         if iteration < warm * per_epoch:
             return 1e-6 + (2.5e-5 - 1e-6) * iteration / (warm * per_epoch)
-        done = (iteration - warm * per_epoch) / ((epochs - warm) * per_epoch)
+        done = iteration / (epochs * per_epoch)  # its library counts the cosine from step 0
         return 1e-6 + 0.5 * (2.5e-5 - 1e-6) * (1 + math.cos(math.pi * done))
 
-    schedule = WarmupCosine(warmup_steps=warm * per_epoch)
+    schedule = WarmupCosine(warmup_steps=warm * per_epoch, from_start=True)
     for i in range(epochs * per_epoch + 1):
         assert schedule.value(i, peak=2.5e-5, total=epochs * per_epoch) == pytest.approx(published(i), rel=1e-9)
 

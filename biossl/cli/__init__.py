@@ -8,6 +8,7 @@ prints. Nothing heavy is imported before the verb is known.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import logging
@@ -52,11 +53,22 @@ def make_parser(verb: str) -> Any:
             print(f"biossl {verb}: {text}; `biossl {verb} --help` shows an example", file=sys.stderr)
             raise SystemExit(2)
 
+    class Formatter(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):
+        """Keeps the example on its own line; leaves out types and empty defaults, which say nothing to a person."""
+
+        def _get_help_string(self, action: argparse.Action) -> str:
+            text = action.help or ""
+            return (
+                text
+                if action.default in (None, False, argparse.SUPPRESS) or "default:" in text
+                else f"{text} (default: %(default)s)"
+            )
+
     module = importlib.import_module(VERBS[verb][0])
     parser = Parser(
         prog=f"biossl {verb}",
         description=f"{VERBS[verb][1]}.\n\nexample:\n  {module.EXAMPLE}",
-        formatter_class=jsonargparse.DefaultHelpFormatter,
+        formatter_class=Formatter,
     )
     module.arguments(parser)
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout; text goes to stderr")

@@ -39,8 +39,8 @@ def summary(result: dict[str, Any]) -> list[str]:
     --------
     >>> funnel = {"files_found": 3, "quarantined": {"truncated": 1}, "records_read": 2, "records_with_windows": 2,
     ...           "windows_dropped": {}, "windows": 40, "subjects": 2}
-    >>> summary({"funnel": funnel, "findings": [], "path": "c", "seconds_of_signal": 400.0})[-1]
-    'windows                 40  (0.1 h of 2 subjects)'
+    >>> summary({"funnel": funnel, "findings": [], "path": "c", "window_s": 10.0})[-1]
+    'windows                 40  (10 s each, of 2 subjects)'
     """
     funnel, path = result["funnel"], result["path"]
     lines = [f"records found     {funnel['files_found']:>8,}"]
@@ -54,8 +54,7 @@ def summary(result: dict[str, Any]) -> list[str]:
     if funnel["windows_dropped"]:
         reasons = ", ".join(f"{n:,} {why}" for why, n in funnel["windows_dropped"].items())
         lines.append(f"windows left out  {sum(funnel['windows_dropped'].values()):>8,}  ({reasons})")
-    hours = result["seconds_of_signal"] / 3600
-    lines.append(f"windows           {funnel['windows']:>8,}  ({hours:,.1f} h of {funnel['subjects']:,} subjects)")
+    lines.append(f"windows           {funnel['windows']:>8,}  ({result['window_s']:g} s each, of {funnel['subjects']:,} subjects)")
     shown = result["findings"][:10]
     lines += [f"finding: {text}" for text in shown]
     if len(result["findings"]) > len(shown):

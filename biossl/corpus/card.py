@@ -86,6 +86,9 @@ class Files:
     event_labels : dict
         Label in the file -> label used, where its meaning depends on the file (EEGMMIDB: T1 is another movement in
         other runs).
+    unmarked : dict
+        Kind -> label that stretches without an interval of that kind have (CPSC 2021 marks only what begins and ends:
+        before the first ``(AFIB`` the rhythm is ``N``). Without an entry such stretches are unknown.
     covariates : dict
         Covariates that are the same for all these files.
     intervals : Intervals
@@ -98,6 +101,7 @@ class Files:
     table: TableSpec | None = None
     kind: str = ""
     event_labels: dict[str, str] = field(default_factory=dict)
+    unmarked: dict[str, str] = field(default_factory=dict)
     covariates: dict[str, str] = field(default_factory=dict)
     intervals: Intervals | None = None
 

@@ -14,8 +14,9 @@ from biossl.config import nearest
 from biossl.corpus.card import Card, Files, Label, View
 from biossl.errors import RecordError, RequestError
 from biossl.io.table import check_spec
-from biossl.signal import unit_factor
+from biossl.signal import CH_TYPES, unit_factor
 
+UNKNOWN = "UNKNOWN"  # what a draft writes where a person has to
 NOT_COVARIATES = ("record", "subject")
 _WFDB_KINDS = ("beat", "rhythm", "wave", "note")
 
@@ -45,15 +46,19 @@ def check_card(card: Card, *, where: str) -> None:
         try:
             format_key("1", table.key_format)
         except (ValueError, IndexError, KeyError):
-            raise RequestError(f"{where}: key 'tables[{i}].key_format' {table.key_format!r} is not like '{{}}' or '{{:05d}}'") from None
+            raise RequestError(
+                f"{where}: key 'tables[{i}].key_format' {table.key_format!r} is not like '{{}}' or '{{:05d}}'"
+            ) from None
     if card.subjects == "table" and not any(t.subject_column for t in card.tables):
         raise RequestError(f"{where}: 'subjects: table' needs a table with 'subject_column'; add it")
     for key, unit in card.units.items():
-        kind = key if key in _types() else canonical(card.channel_map.get(key, key), card.modality)[1]
+        if unit == UNKNOWN:
+            raise RequestError(f"{where}: key 'units.{key}' is still to be filled in; write mV, uV, g, m/s2, rad/s ... or '1'")
+        kind = key if key in CH_TYPES else channel_type(card, card.channel_map.get(key, key))
         try:
             unit_factor(unit, kind)
         except RecordError:
-            raise RequestError(f"{where}: key 'units.{key}' {unit!r} is no unit of a {kind} channel; use e.g. mV, uV, g, rad/s or '1'") from None
+            raise RequestError(f"{where}: key 'units.{key}' {unit!r} is no unit of {kind} channels; write e.g. mV, uV, g or '1'") from None
     for name, view in card.views.items():
         _check_view(card, view, f"{where}: 'views.{name}")
     for name, label in card.labels.items():
@@ -111,12 +116,6 @@ def format_key(cell: str, template: str) -> str:
     """A table's cell as the text it is joined by; ``{:05d}`` and the like take whole numbers."""
     whole = re.search(r"\{[^}]*:[^}]*d\}", template)
     return template.format(int(cell) if whole else cell)
-
-
-def _types() -> tuple[str, ...]:
-    from biossl.signal import CH_TYPES
-
-    return CH_TYPES
 
 
 def _check_regex(pattern: str, place: str) -> None:

@@ -75,7 +75,7 @@ def convert(
     Returns
     -------
     dict
-        ``path``, ``hash``, ``funnel``, ``findings``, ``seconds_of_signal``.
+        ``path``, ``hash``, ``funnel``, ``findings``, ``window_s``.
 
     Raises
     ------
@@ -381,7 +381,7 @@ def _finish(
         "hash": facts["hash"],
         "funnel": got.funnel,
         "findings": facts["findings"],
-        "seconds_of_signal": len(got.index) * spec.window_s,
+        "window_s": spec.window_s,
     }
 
 

@@ -201,17 +201,23 @@ class _Table:
         path = find_file(table.file, root, paths)
         try:
             frame = pd.read_csv(
-                io.BytesIO(read_bytes(str(root / path))), sep=table.separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+                io.BytesIO(read_bytes(str(root / path))),
+                sep=table.separator,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
             )
         except (RecordError, ValueError) as error:
-            raise RequestError(f"{root / path}: not a table with separator {table.separator!r} ({str(error)[:80]}); mend it") from None
+            raise RequestError(
+                f"{root / path}: not a table with separator {table.separator!r} ({str(error)[:80]}); mend it"
+            ) from None
         frame.columns = pd.Index([str(c).strip() for c in frame.columns])
         wanted: dict[str, str | None] = {**table.columns}
         for column in (table.key, *table.columns, *([table.subject_column] if table.subject_column else [])):
             if column not in frame.columns:
                 raise RequestError(f"{root / path}: no column {column!r}; it has {', '.join(map(str, frame.columns))}")
         for column in frame.columns:
-            cells = frame[column].astype(str).str.strip()
+            cells = frame[column].astype(str).str.strip().str.replace(r"\s*[\r\n]+\s*", "; ", regex=True)
             if column in table.whole_numbers:
                 cells = cells.str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
             frame[column] = cells.replace(table.replace.get(str(column), {}))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,6 +56,10 @@ def load_record(card: Card, task: RecordTask) -> list[Recording]:
     marks = tuple(_renamed(a, files) for a in recordings[0].annotations)
     if files.intervals is not None:
         marks += _intervals(files.intervals, task, recordings[0].sfreq)
+    if files.unmarked:
+        end_s = max(r.offset_s + r.duration_s for r in recordings)
+        rest = [a for kind, label in files.unmarked.items() for a in _between(marks, kind, label, end_s)]
+        marks = tuple(sorted([*marks, *rest], key=lambda a: a.onset_s))
     for r in recordings:
         r.record, r.subject, r.annotations = task.record, task.subject, marks
         r.meta = {**r.meta, "covariates": covariates}
@@ -88,6 +93,17 @@ def _read(card: Card, files: Files, task: RecordTask) -> list[Recording]:
 def _renamed(mark: Annotation, files: Files) -> Annotation:
     kind = files.kind if files.kind and mark.kind == "note" else mark.kind
     return dataclasses.replace(mark, kind=kind, label=files.event_labels.get(mark.label, mark.label))
+
+
+def _between(marks: Sequence[Annotation], kind: str, label: str, end_s: float) -> list[Annotation]:
+    """What the intervals of a kind leave of 0 .. end_s, as intervals with ``label``."""
+    out, at = [], 0.0
+    spans = sorted((a.onset_s, a.onset_s + a.duration_s) for a in marks if a.kind == kind)
+    for start, stop in [*spans, (end_s, end_s)]:
+        if start > at:
+            out.append(Annotation(at, start - at, label, kind=kind, source="unmarked"))
+        at = max(at, stop)
+    return out
 
 
 def _intervals(spec: Intervals, task: RecordTask, sfreq: float) -> tuple[Annotation, ...]:

@@ -178,7 +178,8 @@ def _group(recordings: Sequence[Recording], view: View, spec: InputSpec) -> list
     others = [f"{rate:g} Hz" for rate in rates if rate != best and held[rate]]
     if others and not view.optional_channels:
         raise RecordError(
-            "rate", f"{recordings[0].record}: channels of the view lie at {best:g} Hz and {', '.join(others)}; make a view for each rate"
+            "rate",
+            f"{recordings[0].record}: channels of the view lie at {best:g} Hz and {', '.join(others)}; make a view for each rate",
         )
     return [r for r in recordings if r.sfreq == best]
 
@@ -234,7 +235,9 @@ def _spread(values: np.ndarray, kept: list[int], n: int) -> np.ndarray:
 def _check_rate(card: Card, r: Recording) -> None:
     if not any(abs(r.sfreq / rate - 1) <= RATE_TOLERANCE for rate in card.native_sfreq):
         rates = ", ".join(f"{x:g}" for x in card.native_sfreq)
-        raise RecordError("rate", f"{r.record}: recorded at {r.sfreq:g} Hz, the card says {rates}; add it to native_sfreq if it is right")
+        raise RecordError(
+            "rate", f"{r.record}: recorded at {r.sfreq:g} Hz, the card says {rates}; add it to native_sfreq if it is right"
+        )
 
 
 def _source_counts(picked: Sequence[Recording]) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -360,7 +363,10 @@ def _digest(r: Recording, start_s: float, window_s: float) -> str:
     b = min(int(np.ceil((start_s + window_s) * r.sfreq - 1e-6)), r.data.shape[1])
     source = np.where(np.isnan(r.data[:, a:b]), np.float32(np.nan), r.data[:, a:b] + np.float32(0))  # one NaN, no -0
     seen = np.isfinite(source)
-    high, low = np.where(seen, source, -np.inf).max(axis=1, initial=-np.inf), np.where(seen, source, np.inf).min(axis=1, initial=np.inf)
+    high, low = (
+        np.where(seen, source, -np.inf).max(axis=1, initial=-np.inf),
+        np.where(seen, source, np.inf).min(axis=1, initial=np.inf),
+    )
     if not (high > low).any():
         return ""
     return hashlib.sha256(np.ascontiguousarray(source, dtype="<f4").tobytes()).hexdigest()

@@ -7,6 +7,7 @@ regular grid. A row that cannot be read is an error naming file and line; nothin
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -209,13 +210,20 @@ def read_bytes(path: str) -> bytes:
         raise RecordError("wrong_format", f"{Path(archive).name} cannot be unpacked ({error}); copy it again") from None
 
 
-def guess_spec(path: str | Path) -> TableSpec:
+def guess_spec(path: str | Path, sfreq: float | None = None) -> TableSpec:
     """A TableSpec for a table nobody described: separator, header and time column from its first lines.
+
+    Parameters
+    ----------
+    path : path
+        As for :func:`read_table`.
+    sfreq : float, optional
+        Hz, for a table without a time column.
 
     Raises
     ------
     RecordError
-        Not text, or neither a time column nor a rate can be found.
+        ``empty``, ``wrong_format`` (not text, no column of numbers), ``needs_card`` (no time column and no ``sfreq``).
 
     Examples
     --------
@@ -223,8 +231,6 @@ def guess_spec(path: str | Path) -> TableSpec:
     ','
     """
     lines = _text(str(path)).splitlines()[:2000]
-    if not lines:
-        raise RecordError("empty", "the file is empty; copy it again", str(path))
     counts = {s: min(len(_split(line, s)) for line in lines[:20]) for s in (",", ";", "\t", "whitespace")}
     separator = max(counts, key=lambda s: counts[s])
     line_end = ";" if separator != ";" and all(line.rstrip().endswith(";") for line in lines[:20]) else ""
@@ -233,20 +239,27 @@ def guess_spec(path: str | Path) -> TableSpec:
     names = [cell.strip() for cell in rows[0]] if header else [f"column_{i + 1}" for i in range(len(rows[0]))]
     body = rows[1:] if header else rows
     numeric = [i for i in range(len(names)) if body and all(i < len(r) and _is_number(r[i]) for r in body)]
-    time = next((i for i in numeric if names[i].casefold().split("[")[0].strip(" _") in ("time", "timestamp", "t")), None)
+    time = next((i for i in numeric if re.split(r"[\[( ]", names[i].casefold())[0] in ("time", "timestamp", "t")), None)
+    channels = {names[i]: _axis_last(names[i]) for i in numeric if i != time}
+    if not channels:
+        raise RecordError("wrong_format", "no column of numbers; check that it is a table of samples", str(path))
+    own_names = [] if header else names
     if time is None:
-        raise RecordError(
-            "wrong_format", "a table without a time column; describe it in a card (reader: table, sfreq, names)", str(path)
-        )
+        if sfreq is None:
+            raise RecordError("needs_card", "a table without a time column does not say its rate; state it", str(path))
+        return TableSpec(sfreq=sfreq, separator=separator, names=own_names, channels=channels, line_end=line_end)
     steps = np.diff([float(r[time]) for r in body])
-    step = float(np.mean(steps[steps > 0])) if (steps > 0).any() else 1.0
+    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
     unit = 1.0 if step < 0.5 else 1e-3 if step < 5e2 else 1e-6 if step < 5e5 else 1e-9
-    span = float(np.sum(steps)) * unit
-    rate = len(steps) / span if span > 0 else 1.0
+    rate = sfreq or float(f"{1 / (float(np.mean(steps[steps < 20 * step])) * unit or 1.0):.3g}")
     return TableSpec(
-        sfreq=float(f"{rate:.3g}"), separator=separator, names=[] if header else names, time=names[time], time_unit_s=unit,
-        channels={names[i]: names[i] for i in numeric if i != time}, line_end=line_end,
-    )  # fmt: skip
+        sfreq=rate, separator=separator, names=own_names, time=names[time], time_unit_s=unit, channels=channels, line_end=line_end
+    )
+
+
+def _axis_last(name: str) -> str:
+    """``x_acc`` as ``acc_x``, which the channel vocabulary knows; other names as they are."""
+    return re.sub(r"^([xyz])[ _.-]?((?:acc|gyr)[a-z]*)$", r"\2_\1", name, flags=re.IGNORECASE)
 
 
 def _split(line: str, separator: str) -> list[str]:

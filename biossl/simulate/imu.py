@@ -68,8 +68,10 @@ def simulate_subject(
     bout, move = round(bout_s * sfreq), round(MOVE_S * sfreq)
     pace, vigour = np.exp(rng.normal(0, 0.07)), np.exp(rng.normal(0, 0.25))
     own_pitch = {a: rng.normal(_PITCH_DEG[a][0], _PITCH_DEG[a][1]) for a in _STILL}
-    pitch, linear, labels = [], [], []
-    sway = []
+    pitch: list[Array] = []
+    linear: list[Array] = []
+    sway: list[Array] = []
+    labels: list[str] = []
     for k, activity in enumerate(order):
         base = own_pitch[activity] + rng.normal(0, _PITCH_DEG[activity][2]) if activity in _STILL else own_pitch["standing"] + 4
         if k:
@@ -169,15 +171,19 @@ def _gait(rng: np.random.Generator, activity: str, pace: float, vigour: float, t
     moved = np.stack([up * vertical, 0.10 * aside, forward * ahead]) * vigour * uneven
     moved += 0.02 * vigour * coloured(rng, (3, t), sfreq, lambda f: f / (f + 4))
     turned = sway * np.stack([0.6 * np.sin(stride + 0.4), np.sin(stride)]) * uneven
-    return moved, turned
+    return moved, turned * _ends(t, sfreq)
 
 
 def _tremor(rng: np.random.Generator, t: int, sfreq: float) -> tuple[Array, Array]:
     """Breathing and small corrections of a still body: acceleration in g (3, t), roll and yaw in degrees (2, t)."""
     moved = 0.004 * coloured(rng, (3, t), sfreq, lambda f: (f > 0.15) / (1 + (f / 2) ** 2))
     turned = 0.5 * coloured(rng, (2, t), sfreq, lambda f: (f < 0.6) / (f + 0.1))
-    ends = np.minimum(np.minimum(np.arange(t), t - 1 - np.arange(t)) / sfreq, 1.0)  # no jump of angle between bouts
-    return moved, turned * ends
+    return moved, turned * _ends(t, sfreq)
+
+
+def _ends(t: int, sfreq: float) -> Array:
+    """1 within a bout, falling to 0 over its first and last second: angles do not jump between bouts."""
+    return np.minimum(np.minimum(np.arange(t), t - 1 - np.arange(t)) / sfreq, 1.0)
 
 
 def _rotation(pitch: Array, roll: Array, yaw: Array) -> Array:

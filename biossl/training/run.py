@@ -131,6 +131,7 @@ def pretrain(
         "numeric_path": asdict(path),
         "versions": {"biossl": __version__, **{name: version(name) for name in _PACKAGES}},
         "seed": recipe.seed,
+        "corpora_at": [str(s.corpus.path.resolve()) for s in sources],  # where the report looks for them
         "seen_subjects": _n_subjects(sources),
         "seen_keys": len(seen["subjects"]),
         "parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),

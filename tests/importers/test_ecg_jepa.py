@@ -120,6 +120,7 @@ def test_position_table_is_the_original(encoder: biossl.TransformerEncoder) -> N
 def test_the_folder_says_where_the_weights_come_from(encoder: biossl.TransformerEncoder) -> None:
     assert encoder.spec.ch_names == ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
     assert "2410.08559" in encoder.info["provenance"] and "epoch 100" in encoder.info["provenance"]
+    assert "c:code15:published" in encoder.info["seen"]["subjects"]  # so a probe on CODE-15 counts all as seen
     assert GOLDEN["trainable_parameters_with_predictor"] == 96_299_520  # see test_predictors
 
 
@@ -150,7 +151,7 @@ NORM = "encoder.norm.weight"
         ({"encoder.pos_embed": None}, "tensor encoder.pos_embed \\(400, 768\\) is missing"),
         ({NORM: torch.ones(384)}, f"tensor {NORM} has shape \\(384\\), expected \\(768\\)"),
         ({"predictor.mask_token": torch.ones(1)}, "tensor predictor.mask_token \\(1\\) is not expected"),
-        ({"encoder.pos_embed": sincos_2d(50, 8, 768)}, "pos_embed differs from the published sine-cosine table"),
+        ({"encoder.pos_embed": sincos_2d(50, 8, 768)}, "tensor encoder.pos_embed differs from the published sine-cosine table"),
     ],
 )
 def test_another_layout_is_one_line_naming_the_tensor(

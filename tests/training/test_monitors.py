@@ -146,8 +146,8 @@ def test_watcher_reads_training_windows_and_leaves_modes_alone(tmp_path: Path) -
     assert held and not held & set(sources[0].subject[probe.rows[~probe.held]])  # apart by subject
 
 
-def test_a_probe_of_noise_is_near_chance_and_a_missing_label_is_named(tmp_path: Path) -> None:
-    corpus = make_corpus(tmp_path / "c", modality="imu", n_subjects=12, windows_per_subject=4, n_samples=50)
+def test_probe_takes_every_kind_of_label_and_names_a_missing_one(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "c", modality="imu", n_subjects=30, windows_per_subject=2, n_samples=50)
     sources, _ = make_sources([(corpus, 1.0)])
     with pytest.raises(RequestError, match="no corpus has 'grup'; labels there: .*group"):
         Watcher(sources, Monitor(probe=Probe(label="grup")), dim=4, seed=0)

@@ -1,0 +1,173 @@
+"""One HTML page of a run: who was in it, how training went, what the features are worth, and how far to trust that.
+
+What lives here: gathering from a run folder and its corpora, and the order of the page. Sections come from
+``sections.py``, figures from ``figures.py``, markup from ``html.py``. No subject or record name reaches the page.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biossl.atomic import write_text
+from biossl.checkpoint import load_encoder
+from biossl.config import nearest
+from biossl.corpus import Corpus
+from biossl.errors import BiosslError, DataError, RequestError
+from biossl.inference import embed_corpus
+from biossl.report import html, sections
+from biossl.report.embedding_map import EmbeddingMap, embedding_map
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Run:
+    """What a run folder holds."""
+
+    path: Path
+    facts: dict[str, Any]
+    recipe: str
+    log: dict[str, Array]
+    probes: list[dict[str, Any]]
+    corpora: list[Corpus]
+    notes: list[str]
+
+
+def write_report(
+    run: str | Path, out: str | Path | None = None, *, label: str | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write the page.
+
+    Parameters
+    ----------
+    run : path
+        Run folder of ``biossl pretrain``.
+    out : path, optional
+        Default ``RUN/report.html``.
+    label : str, optional
+        Colours the map of embeddings; default the first probed label.
+    overwrite : bool
+
+    Returns
+    -------
+    dict
+        ``out``, ``probes`` (how many are shown), ``notes`` (what had to be left out).
+
+    Raises
+    ------
+    RequestError
+        No run there, or the page exists.
+    DataError
+        A file of the run is damaged.
+
+    Examples
+    --------
+    >>> write_report("runs/a")["out"]  # doctest: +SKIP
+    'runs/a/report.html'
+    """
+    path = Path(run)
+    file = Path(out) if out is not None else path / "report.html"
+    if not (path / "run.json").is_file():
+        what = "not a run (no run.json)" if path.is_dir() else "no such folder"
+        raise RequestError(f"{path}: {what}; give the folder that `biossl pretrain --out` wrote")
+    if file.is_dir():
+        raise RequestError(f"{file}: a folder; give the name of an .html file")
+    if file.exists() and not overwrite:
+        raise RequestError(f"{file}: exists; give another --out or add --overwrite")
+    held = read_run(path)
+    picture = _map(held, label)
+    parts = [
+        ("cohort", "Who is in it", sections.cohort(held.corpora)),
+        ("training", "Pretraining", sections.training(held.facts, held.log)),
+        ("probes", "What the frozen features are worth", sections.probes(held.probes)),
+        ("map", "Map of embeddings", sections.embedding_map(picture)),
+        ("recipe", "Recipe", sections.recipe(held.recipe)),
+        ("provenance", "Provenance", sections.provenance(held.facts, held.probes, held.corpora, held.path)),
+        ("limits", "Limits", sections.limits(held.probes, held.notes)),
+    ]
+    title = f"Run {path.resolve().name}"
+    write_text(file, html.page(title, parts, sections.lead(held.facts, held.probes)))
+    return {"out": str(file), "probes": len(held.probes), "notes": held.notes}
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder and open its corpora where they still are."""
+    facts = _json(path / "run.json")
+    notes: list[str] = []
+    probes = [_json(f) for f in sorted((path / "probes").glob("*.json"))]
+    plan = facts.get("plan", {}).get("corpora", [])
+    places = [Path(p) for p in facts.get("corpora_at", [])] + [Path(p["corpus"]["path"]) for p in probes]
+    wanted = {c["hash"]: c["name"] for c in plan} | {p["corpus"]["hash"]: p["corpus"]["name"] for p in probes}
+    corpora: dict[str, Corpus] = {}
+    for place in places:
+        try:
+            corpus = Corpus.open(place)
+        except BiosslError:
+            continue
+        if corpus.hash in wanted:
+            corpora.setdefault(corpus.hash, corpus)
+    for digest, name in wanted.items():
+        if digest not in corpora:
+            notes.append(f"corpus {name} ({digest[:12]}) is not where the run found it: its cohort flow and map are left out")
+    if not probes:
+        notes.append("no probe was run: `biossl probe RUN CORPUS --label NAME` writes what this page then shows")
+    recipe = path / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+    return Run(path, facts, text, read_log(path / "log.csv"), probes, list(corpora.values()), notes)
+
+
+def read_log(file: Path) -> dict[str, Array]:
+    """Columns of ``log.csv`` as numbers, NaN where a cell is empty; empty when there is no log."""
+    try:
+        with open(file, newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+    except OSError:
+        return {}
+    if not rows:
+        return {}
+    return {name: np.array([_number(row.get(name)) for row in rows]) for name in rows[0] if name}
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(f"{file}: damaged; run the command that wrote it again") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{file}: damaged; run the command that wrote it again")
+    return value
+
+
+def _map(run: Run, label: str | None) -> EmbeddingMap | None:
+    """Embeddings of up to a thousand windows: of the first probed corpus, else the first trained on."""
+    if not run.corpora:
+        return None
+    corpora = {c.hash: c for c in run.corpora}
+    name: str | None = label
+    shown = [p for p in run.probes if p["corpus"]["hash"] in corpora and label in (None, p["label"])]
+    corpus = corpora[shown[0]["corpus"]["hash"]] if shown else run.corpora[0]
+    if name is None and shown:
+        name = shown[0]["label"]
+    if name is not None and name not in corpus.label_names():
+        raise DataError(f"{corpus.path}: no label '{name}'; {nearest(name, corpus.label_names() or ['none'])}")
+    split = shown[0]["split"] if shown else ("official" if "official" in corpus.split_names() else None)
+    try:
+        encoder = load_encoder(run.path, spec=corpus.spec, adapt=True)
+    except BiosslError as error:
+        run.notes.append(f"no map of embeddings: {error}")
+        return None
+    return embedding_map(corpus, name, split, lambda rows: embed_corpus(encoder, corpus, rows, adapt=True, desc="map"))

@@ -1,0 +1,246 @@
+"""The sections of a run's page: from plain values to inner HTML. Nothing is read from disk here.
+
+What lives here: one function a section. Every number printed comes from the run's files or its corpora.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biossl.corpus import Corpus
+from biossl.ledger import openings
+from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, model_rows, number, paired_lines
+from biossl.report import figures, html
+from biossl.report.embedding_map import EmbeddingMap
+
+Array = NDArray[Any]
+
+
+def lead(facts: dict[str, Any], probes: list[dict[str, Any]]) -> str:
+    """What came out, in two sentences."""
+    recipe = facts.get("plan", {}).get("recipe", {})
+    state = "finished" if facts.get("finished") else "NOT finished"
+    text = f"{recipe.get('name', 'unnamed recipe')}, {state}"
+    if "steps" in facts:
+        text += f" after {facts['steps']:,} steps"
+    lines = [text + "."]
+    for p in probes[:3]:
+        main = p["models"][0]
+        line = f"{p['label']}: {METRIC_NAMES[p['metric']]} {interval(main['scores'][p['metric']])} by a linear head on frozen features"
+        beside = [d for d in p["paired"] if d["head"] == "linear"]
+        line += "".join(f"; minus {d['minus']} {interval(d, signed=True)}" for d in beside)
+        lines.append(line + ".")
+    if not probes:
+        lines.append("No probe was run, so nothing here says what the features are worth.")
+    return "".join(html.para(line, "lead") for line in lines)
+
+
+def cohort(corpora: list[Corpus]) -> str:
+    """Flow from files to windows with reasons, and the parts of each split."""
+    out = ""
+    for corpus in corpora:
+        f = corpus.funnel
+        out += f"<h3>{html.esc(corpus.card.title or corpus.card.name)}: view {html.esc(corpus.view)}</h3>"
+        unusable = [f"{n:,} not usable: {why.replace('_', ' ')}" for why, n in f["quarantined"].items()]
+        dropped = [f"{n:,} left out: {why.replace('_', ' ')}" for why, n in f["windows_dropped"].items() if n]
+        silent = f["records_read"] - f["records_with_windows"]
+        spec = corpus.spec
+        out += html.flow([
+            (f"{f['files_found']:,}", "recordings found", unusable),
+            (f"{f['records_read']:,}", "recordings read", [f"{silent:,} gave no window"] if silent else []),
+            (f"{f['windows']:,}", f"windows of {spec.window_s:g} s, {len(spec.ch_names)} channels, {spec.sfreq:g} Hz", dropped),
+            (f"{f['subjects']:,}", "subjects", []),
+        ])  # fmt: skip
+        for name in corpus.split_names():
+            rows = [["part", "subjects", "recordings", "windows"]]
+            parts = corpus.split(name)
+            for part in [p for p in ("train", "val", "test") if (parts == p).any()]:
+                some = corpus.index[(parts == part).to_numpy()]
+                rows.append([part, *(f"{n:,}" for n in (some["subject"].nunique(), some["record"].nunique(), len(some)))])
+            left = int((parts == "").sum())
+            caption = f"Split {name}" + (f" ({left:,} windows in no part)" if left else "")
+            out += html.table(rows, caption=caption)
+        out += html.notes(corpus.findings[:20])
+    return out or html.para("The corpora of this run are not at hand.")
+
+
+def training(facts: dict[str, Any], log: dict[str, Array]) -> str:
+    """Loss, monitors and what to make of them."""
+    out = ""
+    for alarm in facts.get("alarms", []):
+        out += html.para(f"Alarm: {alarm if isinstance(alarm, str) else ', '.join(f'{k} {v}' for k, v in alarm.items())}", "warn")
+    if "step" not in log or not len(log["step"]):
+        return out + html.para("No training log.")
+    step = log["step"]
+    drawn = []
+
+    def draw(names: dict[str, str], title: str, ylabel: str, caption: str, zero: bool = False) -> None:
+        lines = {text: log[key] for key, text in names.items() if key in log and np.isfinite(log[key]).any()}
+        if lines:
+            ends = "; ".join(f"{t}: {v[np.isfinite(v)][0]:.3g} to {v[np.isfinite(v)][-1]:.3g}" for t, v in lines.items())
+            alt = f"{title} over {int(step[-1]):,} steps. {ends}."
+            drawn.append((figures.curves(step, lines, title=title, ylabel=ylabel, alt=alt, zero=zero), caption))
+
+    draw(
+        {"loss": "loss"},
+        "Pretraining loss",
+        "loss",
+        "In joint-embedding pretraining a falling loss is no proof of progress; read it with the monitors.",
+    )
+    draw(
+        {"std": "standard deviation"}, "Spread of embeddings", "std x sqrt(D)",
+        "About 1 when features vary freely, 0 when all windows look alike.", zero=True,
+    )  # fmt: skip
+    draw(
+        {"rankme_centred": "centred", "rankme_uncentred": "uncentred"}, "Effective rank (RankMe)", "dimensions",
+        "Both must stay well above 1; they fail in different ways, so both are shown.", zero=True,
+    )  # fmt: skip
+    draw(
+        {"target_variance": "target", "prediction_variance": "prediction"}, "Variance of targets and predictions", "variance",
+        "Falls to 0 in a collapse; the run stops by itself then.", zero=True,
+    )  # fmt: skip
+    draw({"probe": "probe"}, "Linear probe during training", "score", "Judged on held-out subjects of the training part only.")
+    out += html.figures(drawn)
+    numbers = facts.get("numbers", {})
+    if numbers:
+        out += html.table([["last logged", "value"], *([k, f"{v:.4g}"] for k, v in numbers.items())])
+    return out
+
+
+def probes(results: list[dict[str, Any]]) -> str:
+    """Each probe: rows, models with intervals, paired differences, classes, subjects, notes."""
+    if not results:
+        return html.para("No probe was run: `biossl probe RUN CORPUS --label NAME`, then write this page again.")
+    out = html.para(
+        "Features are frozen; only small heads are trained, their one setting chosen inside the training subjects. A figure "
+        "means something only beside the random-initialised encoder and hand features. Brackets are 95 % intervals over "
+        "subjects; a paired difference whose interval holds 0 shows nothing.",
+        "soft",
+    )
+    for p in results:
+        out += _probe(p)
+    return out
+
+
+def _probe(p: dict[str, Any]) -> str:
+    scarce = "" if p["labels_fraction"] is None else f", {p['labels_fraction']:g} of the labels"
+    scarce += "" if p["n_subjects"] is None else f", {p['n_subjects']} training subjects"
+    how = f"judged on {p['part']} of split {p['split']}" if p["split"] else "cross-validation grouped by subject"
+    out = f"<h3>{html.esc(p['label'])} in {html.esc(p['corpus']['name'])}: {html.esc(how + scarce)}</h3>"
+    counts = [count_line(name, c) for name, c in p["counts"].items() if isinstance(c, dict)]
+    seen = f"Seen in pretraining: {p['seen']['subjects']} of the {p['seen']['of']} judged subjects."
+    out += html.notes([*counts, f"Pooling {p['pool']}, seed {p['seed']}. {seen}"])
+    if p["seen"]["subjects"]:
+        out += html.para("The encoder had seen judged subjects (without labels): these figures are optimistic.", "warn")
+    out += html.table(model_rows(p), strong=[0])
+    out += _differences(p, "Pretrained minus others")
+    if "cross_validation" in p:
+        cross = p["cross_validation"]
+        n = cross["counts"]["subjects"]
+        caption = f"Cross-validation over all {n} subjects ({cross['seen']} of them seen, without labels, in pretraining)"
+        out += html.table(model_rows(p | cross), caption=caption, strong=[0])
+        out += html.notes(paired_lines(p | cross))
+    if p.get("layers"):
+        rows = [["block", METRIC_NAMES[p["metric"]], "in training"]]
+        rows += [[r["layer"], interval(r), number(r["inner"])] for r in p["layers"]]
+        out += html.table(rows, caption="Linear probe of each block; one is chosen by the figure in training, never by the other")
+    if p["per_class"]:
+        out += html.table(class_rows(p), caption="By class, pretrained encoder, linear head")
+    if p.get("confusion"):
+        out += html.matrix(
+            p["classes"], p["confusion"], caption="Confusion: rows the reference, columns the prediction (windows)"
+        )
+    spread = p.get("per_subject")
+    if spread:
+        low, first, middle, third, high = (number(v) for v in spread["quartiles"])
+        text = f"{METRIC_NAMES[spread['metric']]} of single subjects: median {middle}, middle half {first} to {third}, range {low} to {high}."
+        out += html.para(text)
+    return out + html.notes(p["notes"])
+
+
+def _differences(p: dict[str, Any], title: str) -> str:
+    known = [d for d in p["paired"] if d["value"] is not None]
+    if not known:
+        return ""
+    rows = [(f"{d['minus']}, {d['head']}", d["value"], d["low"], d["high"]) for d in known]
+    name = METRIC_NAMES[p["metric"]]
+    svg = figures.differences(rows, title=title, xlabel=f"difference in {name}", alt=f"{title}. " + "; ".join(paired_lines(p)))
+    return html.figures([(svg, f"{name}, paired by subject, 95 % intervals; filled where the interval excludes 0.")])
+
+
+def embedding_map(picture: EmbeddingMap | None) -> str:
+    """Two maps and what neighbours share."""
+    if picture is None:
+        return html.para("No map: the corpus is not at hand or has too few windows.")
+    what = f" by {picture.label}" if picture.label else ""
+    text = f"{picture.n:,} windows of {picture.n_subjects} subjects, {picture.part}."
+    if picture.same_label:
+        text += f" The nearest neighbour of a window has its {picture.label} in {picture.same_label[0]:.0%} (chance {picture.same_label[1]:.0%})."
+    if picture.same_subject:
+        text += f" It is of the same subject in {picture.same_subject[0]:.0%} (chance {picture.same_subject[1]:.0%})."
+    alt = f"Map of embeddings{what}: {text}"
+    names = picture.names if picture.label else ()
+    group = picture.group if picture.label else np.full(picture.n, -1)
+    title = f"Two principal axes ({picture.explained:.0%} of variance)"
+    svgs = [
+        (
+            figures.scatter(picture.pca, group, names, title=title, alt=alt),
+            "PCA: distances mean something, but only these two axes are seen.",
+        )
+    ]
+    if picture.tsne is not None:
+        svg = figures.scatter(picture.tsne, group, names, title="t-SNE", alt=f"t-SNE. {alt}")
+        svgs.append((svg, "t-SNE: who is near whom; sizes of clusters and distances between them mean nothing."))
+    return html.para(text) + html.figures(svgs)
+
+
+def recipe(text: str) -> str:
+    """The resolved recipe."""
+    return f"<pre>{html.esc(text)}</pre>" if text else html.para("No recipe in the run folder.")
+
+
+def provenance(facts: dict[str, Any], results: list[dict[str, Any]], corpora: list[Corpus], run: Path) -> str:
+    """Versions, hashes, seeds, and how often test parts were opened."""
+    plan = facts.get("plan", {})
+    rows: dict[str, object] = {}
+    for c in plan.get("corpora", []):
+        rows[f"trained on {c['name']}"] = f"{c['windows']:,} windows, weight {c['weight']:g}, corpus {c['hash'][:16]}"
+    for p in results:
+        rows["encoder weights"] = p["encoder"]["hash"][:16]
+    if plan.get("init"):
+        rows["began from weights"] = str(plan["init"])[:16]
+    rows |= {
+        "parameters trained": f"{facts['parameters']:,}" if "parameters" in facts else "", "seed": facts.get("seed", ""),
+        "wall time": f"{facts['wall_s']:,.0f} s" if "wall_s" in facts else "",
+        "numeric path": ", ".join(f"{k} {v}" for k, v in facts.get("numeric_path", {}).items()),
+        "versions": ", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items()),
+        "licences": "; ".join(sorted({f"{c.card.name}: {c.card.licence}" for c in corpora})),
+    }  # fmt: skip
+    out = html.facts({k: v for k, v in rows.items() if v != ""})
+    entries = [e for folder in [*(c.path for c in corpora), run / "probes"] for e in openings(folder)]
+    if entries:
+        shown = [["date", "commit", "label", "split", "part", "pool", "metric", "score"]]
+        for e in entries[-25:]:
+            score = e.get("score") or {}
+            cells = [str(e.get(k) or "-") for k in ("date", "commit", "label", "split", "part", "pool")]
+            shown.append([*cells, METRIC_NAMES.get(str(e.get("metric")), "-"), number(score.get("value"))])
+        more = f", the last {len(shown) - 1} shown" if len(entries) > 25 else ""
+        out += html.table(shown, caption=f"Openings of test parts of these corpora, by any encoder: {len(entries)}{more}")
+    return out
+
+
+def limits(results: list[dict[str, Any]], notes: list[str]) -> str:
+    """What this page does not show."""
+    lines = [
+        "For research. Nothing here is validated for diagnosis or care.",
+        "Intervals resample the judged subjects; they say nothing of other hospitals, devices or populations.",
+        "One training run with one seed: another seed may give another figure.",
+    ]
+    few = [p["label"] for p in results if p["seen"]["of"] < 15]
+    if few:
+        lines.append(f"Few judged subjects ({', '.join(sorted(set(few)))}): read the cross-validation beside the figure.")
+    return html.notes([*lines, *notes])
