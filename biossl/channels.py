@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ _PREFIX_TYPE = {
     "spo2": "spo2", "sao2": "spo2",
 }  # fmt: skip
 _AUX = {
-    "heog": "eog", "veog": "eog", "eogh": "eog", "eogv": "eog", "loc": "eog", "roc": "eog", "e1": "eog", "e2": "eog",
+    "heog": "eog", "veog": "eog", "eogh": "eog", "eogv": "eog", "loc": "eog", "roc": "eog", "leog": "eog", "reog": "eog", "e1": "eog", "e2": "eog",
     "chin": "emg", "chin1": "emg", "chin2": "emg", "chin3": "emg", "submental": "emg", "ltib": "emg", "rtib": "emg",
     "flow": "resp", "airflow": "resp", "nasal": "resp", "thorax": "resp", "thor": "resp", "abdomen": "resp",
     "abdo": "resp", "abd": "resp", "snore": "other", "pleth": "ppg", "ppg": "ppg", "spo2": "spo2", "sao2": "spo2",
@@ -284,74 +285,81 @@ def derive(recording: Recording, names: Sequence[str]) -> Recording:
     )  # fmt: skip
 
 
-def limb_residuals(recording: Recording, tolerance: float = 0.1) -> dict[str, object]:
+def limb_residuals(recording: Recording, tolerance: float = 0.1) -> dict[str, Any]:
     """Do the limb leads obey Einthoven and Goldberger? Names swapped, reversed or wrongly scaled leads.
 
     Each limb lead is predicted from the others by least squares on ``I`` and ``II``; the residual is the rms of
-    (lead - prediction) over the rms of both. A swap, a sign or a gain that brings every residual under ``tolerance`` is
-    named. Exchanged *electrodes* obey the equations and cannot be seen here.
+    (lead - prediction) over the rms of both. A single fault (two names swapped, one sign, one gain, the gains of the
+    header) that takes most of the residual away is named. Exchanged *electrodes* obey the equations and cannot be seen
+    here. As measured on 10 s records: PTB-XL 0.05 in the median and up to 0.2, aVL and aVF swapped from 0.6 on.
 
     Parameters
     ----------
     recording : Recording
         At least three limb leads; otherwise the result holds no residuals.
     tolerance : float
-        Largest residual taken for rounding.
+        Largest residual taken for rounding and filters.
 
     Returns
     -------
     dict
         ``residuals`` lead -> share (0 = consistent), ``worst`` the largest (0.0 without residuals), ``suspects`` list
-        of text, likeliest first (empty when consistent).
+        of text, likeliest first (empty when consistent, or when no single fault explains it).
     """
     leads = [n for n in LIMB_LEADS if n in recording.ch_names]
-    if len(leads) < 3:
-        return {"residuals": {}, "worst": 0.0, "suspects": []}
-    x = recording.data[[recording.ch_names.index(n) for n in leads]].astype(np.float64)
+    rows = [recording.ch_names.index(n) for n in leads]
+    x = recording.data[rows].astype(np.float64)
     x = x[:, np.isfinite(x).all(axis=0)]
-    if x.shape[1] < 2 or not np.any(x):
+    if len(leads) < 3 or x.shape[1] < 2:
         return {"residuals": {}, "worst": 0.0, "suspects": []}
-    x = x - np.median(x, axis=1, keepdims=True)
-    residuals = _residuals(x, leads)
+    x -= np.median(x, axis=1, keepdims=True)
+    gram = x @ x.T / x.shape[1]  # all that follows needs the second moments only
+    residuals = dict(zip(leads, _residuals(gram, leads).tolist(), strict=True))
     worst = max(residuals.values())
-    suspects = _suspects(x, leads, tolerance, worst) if worst > tolerance else []
+    suspects = _suspects(gram, leads, worst) if worst > tolerance else []
+    if worst > tolerance and recording.lsb is not None:
+        counts = gram / np.outer(recording.lsb[rows], recording.lsb[rows])
+        if _residuals(counts, leads).max() < worst / 3:
+            suspects.insert(0, "the gains of the header are wrong (its raw counts obey the equations)")
     return {"residuals": residuals, "worst": worst, "suspects": suspects}
 
 
-def _residuals(x: np.ndarray, leads: list[str]) -> dict[str, float]:
-    """Residual of each lead against its prediction from all others."""
-    overall = float(np.mean(x**2))
+def _deviations(leads: list[str]) -> np.ndarray:
+    """Row i: the combination of leads that is 0 by the equations (lead i minus its prediction from all others)."""
     mix = np.array([_LIMB[n] for n in leads])
-    out = {}
-    for i, name in enumerate(leads):
+    out = np.eye(len(leads))
+    for i in range(len(leads)):
         others = [j for j in range(len(leads)) if j != i]
-        predicted = mix[i] @ np.linalg.lstsq(mix[others], x[others], rcond=None)[0]
-        power = max(np.mean(x[i] ** 2) + np.mean(predicted**2), overall)  # an isoelectric lead is all rounding
-        out[name] = float(np.sqrt(np.mean((x[i] - predicted) ** 2) / power)) if power > 0 else 0.0
+        out[i, others] = -mix[i] @ np.linalg.pinv(mix[others])
     return out
 
 
-def _suspects(x: np.ndarray, leads: list[str], tolerance: float, worst: float) -> list[str]:
-    """Single faults that explain the residuals: every swap of two leads, then a wrong sign or gain of one."""
+def _residuals(gram: np.ndarray, leads: list[str]) -> np.ndarray:
+    """Residual of each lead against its prediction, from the leads' second moments."""
+    away = _deviations(leads)
+    predicts = np.eye(len(leads)) - away
+    error, own, predicted = (np.einsum("ij,jk,ik->i", m, gram, m) for m in (away, np.eye(len(leads)), predicts))
+    power = np.maximum(own + predicted, np.mean(own))  # an isoelectric lead is all rounding
+    return np.sqrt(np.maximum(error, 0.0) / np.where(power > 0, power, 1.0))
+
+
+def _suspects(gram: np.ndarray, leads: list[str], worst: float) -> list[str]:
+    """Single faults whose mending leaves less than a third of the residual."""
+    n = len(leads)
     found: list[tuple[float, str]] = []
-    for i in range(len(leads)):
-        for j in range(i + 1, len(leads)):
-            order = list(range(len(leads)))
+    for i in range(n):
+        for j in range(i + 1, n):
+            order = list(range(n))
             order[i], order[j] = j, i
-            after = max(_residuals(x[order], leads).values())
-            if after < min(tolerance, worst / 2):
-                found.append((after, f"{leads[i]} and {leads[j]} swapped"))
-    mix = np.array([_LIMB[n] for n in leads])
+            found.append((_residuals(gram[np.ix_(order, order)], leads).max(), f"{leads[i]} and {leads[j]} swapped"))
+    predicts = np.eye(n) - _deviations(leads)
     for i, name in enumerate(leads):
-        others = [j for j in range(len(leads)) if j != i]
-        predicted = mix[i] @ np.linalg.lstsq(mix[others], x[others], rcond=None)[0]
-        power = float(np.mean(predicted**2))
-        gain = float(np.mean(x[i] * predicted)) / power if power > 0 else 0.0
-        if abs(gain) < 1e-3:
+        power = predicts[i] @ gram @ predicts[i]
+        gain = float(predicts[i] @ gram[i] / power) if power > 0 else 0.0
+        if abs(gain) < 1e-3 or 0.9 < gain < 1.1:
             continue
-        mended = x.copy()
-        mended[i] /= gain
-        after = max(_residuals(mended, leads).values())
-        if after < min(tolerance, worst / 2):
-            found.append((after, f"{name} reversed" if abs(gain + 1) < 0.1 else f"{name} has {gain:.2g} times its gain"))
-    return [text for _, text in sorted(found, key=lambda item: item[0])]
+        scale = np.ones(n)
+        scale[i] = 1 / gain
+        text = f"{name} reversed" if abs(gain + 1) < 0.1 else f"{name} has {gain:.2g} times its gain"
+        found.append((_residuals(gram * np.outer(scale, scale), leads).max(), text))
+    return [text for after, text in sorted(found) if after < worst / 3]

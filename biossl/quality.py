@@ -14,7 +14,9 @@ from biossl.channels import limb_residuals
 from biossl.signal import Recording
 
 FLAT_S = 1.0  # a longer run of one value is lead-off, a disconnected electrode or idle sleep mode
+FLAT_SAMPLES = 10  # a slow channel (1 Hz) may repeat a value
 CLIP_SHARE = 1e-3  # more samples than this at the extreme value: the amplifier's rail
+LIMB_RESIDUAL = 0.25  # limb leads that disagree more than this are a finding even when no single fault explains it
 MAINS_RATIO = 0.5  # share of the power between 1 and 100 Hz within 1 Hz of the mains
 # plausible standard deviation per channel type, in the canonical unit
 _PLAUSIBLE = {"ecg": (0.005, 5.0), "eeg": (0.5, 500.0), "eog": (0.5, 2000.0), "emg": (0.05, 5000.0)}
@@ -73,11 +75,10 @@ def recording_findings(recording: Recording) -> list[Finding]:
     out = list(recording.meta.get("findings", []))
     out += findings(recording.data, recording.sfreq, recording.ch_types, recording.units, recording.ch_names)
     limb = limb_residuals(recording)
-    worst = float(limb["worst"])  # type: ignore[arg-type]
-    if worst > 0.1:
-        suspects = limb["suspects"]
-        why = f"likely {'; or '.join(suspects[:2])}" if suspects else "no single swap, sign or gain explains it"  # type: ignore[index]
-        out.append(Finding("limb_leads", "", worst, f"limb leads break Einthoven/Goldberger by {100 * worst:.0f} %: {why}"))
+    if limb["suspects"] or limb["worst"] > LIMB_RESIDUAL:
+        why = f"likely {'; or '.join(limb['suspects'][:2])}" if limb["suspects"] else "no single fault explains it"
+        text = f"limb leads break Einthoven and Goldberger by {100 * limb['worst']:.0f} %: {why}"
+        out.append(Finding("limb_leads", "", limb["worst"], text))
     return out
 
 
@@ -123,7 +124,7 @@ def _flat_share(row: np.ndarray, sfreq: float) -> float:
         return 0.0
     edges = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1], [True]]))  # NaN differs from itself: no run
     lengths = np.diff(edges)
-    return float(lengths[lengths > FLAT_S * sfreq].sum() / row.size)
+    return float(lengths[lengths > max(FLAT_S * sfreq, FLAT_SAMPLES)].sum() / row.size)
 
 
 def _clipped_share(good: np.ndarray) -> float:

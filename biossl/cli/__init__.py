@@ -21,7 +21,7 @@ from biossl.errors import BiosslError, RequestError
 # verb -> (module, one line)
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("biossl.cli.demo", "simulated patients, end to end"),
-    "list": ("biossl.cli.list", "name the packaged recipes, cards, formats and encoders"),
+    "list": ("biossl.cli.listing", "name the packaged recipes, cards, formats and encoders"),
     "check": ("biossl.cli.check", "validate a recipe, card, corpus or encoder, alone or as a pair"),
     "inspect": ("biossl.cli.inspect", "say what a file or folder holds, with findings"),
     "card": ("biossl.cli.card", "draft a data card for a folder"),

@@ -58,7 +58,9 @@ def check_card(card: Card, *, where: str) -> None:
         try:
             unit_factor(unit, kind)
         except RecordError:
-            raise RequestError(f"{where}: key 'units.{key}' {unit!r} is no unit of {kind} channels; write e.g. mV, uV, g or '1'") from None
+            raise RequestError(
+                f"{where}: key 'units.{key}' {unit!r} is no unit of {kind} channels; write e.g. mV, uV, g or '1'"
+            ) from None
     for name, view in card.views.items():
         _check_view(card, view, f"{where}: 'views.{name}")
     for name, label in card.labels.items():

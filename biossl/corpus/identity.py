@@ -182,12 +182,18 @@ def subject_keys(corpus: Corpus, rows: Any) -> set[str]:
     Returns
     -------
     set of str
-        ``s:`` subjects, ``w:`` a sample of windows, ``c:`` the card and, for a set that is not public, its secret's id.
+        ``s:`` subjects, ``w:`` a sample of windows, ``c:`` the card and, for a set that is not public, its secret's id,
+        ``o:`` the cards it overlaps.
     """
     sha = set(corpus.index["sha256"].to_numpy()[np.asarray(rows, dtype=np.int64)]) - {""}  # "" = flat or unobserved
     windows = sorted(sha)[:WINDOW_SAMPLE]
     card = f"c:{corpus.card.name}:{corpus.facts['card']['secret_id']}"
-    return {card} | {f"s:{k}" for k in _by_subject(corpus, rows)} | {f"w:{w[:32]}" for w in windows}
+    return (
+        {card}
+        | {f"o:{name}" for name in corpus.card.overlaps}
+        | {f"s:{k}" for k in _by_subject(corpus, rows)}
+        | {f"w:{w[:32]}" for w in windows}
+    )
 
 
 def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str]) -> int:
@@ -199,6 +205,8 @@ def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str]) -> i
     remembered = set(encoder_seen)
     people = _by_subject(corpus, rows)
     own, secret = corpus.card.name, corpus.facts["card"]["secret_id"]
+    if f"o:{own}" in remembered:
+        return len(people)
     for mark in remembered:
         if not mark.startswith("c:"):
             continue

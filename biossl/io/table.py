@@ -1,32 +1,31 @@
 """Tables of samples: CSV and text files, also inside zips, as a TableSpec describes them.
 
-What lives here: :class:`TableSpec` (part of a data card), :func:`read_table`, and the way from jittered time stamps to a
-regular grid. A row that cannot be read is an error naming file and line; nothing is dropped or repaired silently.
+What lives here: :class:`TableSpec` (part of a data card), :func:`read_table` and :func:`guess_spec`. How jittered time
+stamps become a regular grid is in ``stamps.py``. A row that cannot be read is an error naming file and line; nothing is dropped or repaired silently.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from biossl.errors import RecordError, RequestError
 from biossl.io.common import calibrate, meta, reader
-from biossl.preprocess.filters import filter_signal
-from biossl.signal import Annotation, FilterSpec, Recording
+from biossl.io.stamps import Piece, changes, pieces
+from biossl.signal import Recording
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = ("", "nan", "na", "null", "none")  # cells that say "not observed"
-RATE_TOLERANCE = 0.2  # time stamps must give the stated rate to this share
-REGULAR = 0.25  # stamps within this share of a sample of the regular grid are that grid
 
 
 @dataclass
@@ -173,18 +172,18 @@ def read_table(
         times = (stamps - stamps.min()) * spec.time_unit_s  # small numbers keep their precision
     labels = frame[spec.label].to_numpy(dtype=object) if spec.label else None
     name = record or Path(str(path).rsplit("!", 1)[-1]).stem
-    pieces: list[_Piece] = []
-    for a, b in _changes([frame[c].to_numpy(dtype=object) for c in spec.runs], len(frame)):
-        pieces += _pieces(data[:, a:b], None if times is None else times[a:b], a, labels, spec)
-    zero = min(p.start_s for p in pieces)
-    marks = tuple(m for p in pieces for m in p.marks(zero, spec.label_kind, spec.label))
+    runs: list[Piece] = []
+    for a, b in changes([frame[c].to_numpy(dtype=object) for c in spec.runs], len(frame)):
+        runs += pieces(data[:, a:b], None if times is None else times[a:b], a, labels, spec)
+    zero = min(p.start_s for p in runs)
+    marks = tuple(m for p in runs for m in p.marks(zero, spec.label_kind, spec.label))
     facts = meta("table", originals, cal.findings)
     return [
         Recording(
             data=p.data.astype(np.float32), sfreq=spec.sfreq, ch_names=cal.names, ch_types=cal.types, units=cal.units,
             record=name, offset_s=p.start_s - zero, annotations=marks, meta=dict(facts),
         )
-        for p in pieces
+        for p in runs
     ]  # fmt: skip
 
 
@@ -291,42 +290,50 @@ def _frame(path: str, spec: TableSpec, names: Sequence[str]) -> tuple[pd.DataFra
     """The file as text cells and the line number of its first row."""
     import pandas as pd
 
-    text = _text(path).rstrip()
+    lines = _text(path).rstrip().splitlines()
     if spec.line_end:
-        lines = [line.rstrip() for line in text.splitlines()]
+        lines = [line.rstrip() for line in lines]
         for i, line in enumerate(lines, start=1):
             if not line.endswith(spec.line_end):
                 raise RecordError("wrong_format", f"line {i} does not end with {spec.line_end!r}: {line[:60]!r}", path)
-        text = "\n".join(line[: -len(spec.line_end)] for line in lines)
-    first_line = 1 if names else 2
-    try:
-        frame = pd.read_csv(
-            io.StringIO(text), sep=r"\s+" if spec.separator == "whitespace" else spec.separator, header=None if names else 0,
-            dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False, skipinitialspace=True,
-        )  # fmt: skip
-    except pd.errors.EmptyDataError:
-        raise RecordError("empty", "the file has no columns; copy it again", path) from None
-    except pd.errors.ParserError as error:
-        place = str(error).split("C error: ")[-1].strip().rstrip(".")
-        raise RecordError("wrong_format", f"a row has too many cells ({place}); check the separator or that line", path) from None
-    if names and frame.shape[1] != len(names):
-        raise RecordError(
-            "wrong_format",
-            f"line 1 has {frame.shape[1]} cells, the card names {len(names)} columns; check separator and names", path,
-        )  # fmt: skip
-    frame.columns = pd.Index([str(c).strip() for c in (names or frame.columns)])
-    if frame.columns.has_duplicates:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise RecordError("wrong_format", f"two columns are named {twice!r}; name them apart", path)
-    if frame.empty:
+        lines = [line[: -len(spec.line_end)] for line in lines]
+    if not names:
+        names = [
+            cell.strip() for cell in next(csv.reader([lines[0]], delimiter=_character(spec.separator), skipinitialspace=True))
+        ]
+        twice = next((n for n in names if names.count(n) > 1), None)
+        if twice is not None:
+            raise RecordError("wrong_format", f"two columns are named {twice!r}; name them apart", path)
+        lines, first_line = lines[1:], 2
+    else:
+        first_line = 1
+    if not lines:
         raise RecordError("empty", "the file has a header and no rows; copy it again", path)
-    short = frame.iloc[:, -1].isna().to_numpy()
-    if short.any():
-        at = int(np.flatnonzero(short)[0])
-        raise RecordError(
-            "wrong_format", f"line {at + first_line} has fewer than {frame.shape[1]} cells; mend or complete that line", path
-        )
+    for i, line in enumerate(lines, start=first_line):  # pandas would fill up a short row silently
+        n = _n_cells(line, spec.separator)
+        if n != len(names):
+            raise RecordError(
+                "wrong_format",
+                f"line {i} has {n} cells, the {'header' if first_line == 2 else 'card'} names {len(names)} columns; "
+                f"check the separator {spec.separator!r} or mend that line",
+                path,
+            )
+    frame = pd.read_csv(
+        io.StringIO("\n".join(lines)), sep=r"\s+" if spec.separator == "whitespace" else spec.separator, header=None,
+        dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False, skipinitialspace=True,
+    )  # fmt: skip
+    frame.columns = pd.Index(names)
     return frame, first_line
+
+
+def _character(separator: str) -> str:
+    return " " if separator == "whitespace" else separator
+
+
+def _n_cells(line: str, separator: str) -> int:
+    if '"' in line:
+        return len(next(csv.reader([line], delimiter=_character(separator), skipinitialspace=True)))
+    return len(line.split()) if separator == "whitespace" else line.count(separator) + 1
 
 
 def _channel_columns(frame: pd.DataFrame, spec: TableSpec) -> dict[str, str]:
@@ -353,101 +360,6 @@ def _numbers(column: pd.Series, lines: np.ndarray, *, needed: bool = False) -> n
                 "wrong_format", f"line {lines[i]}, column {column.name!r}: {cell[:40]!r} is not a number; mend that cell"
             )
     return values
-
-
-def _changes(columns: Sequence[np.ndarray], n: int) -> list[tuple[int, int]]:
-    """Half-open runs of rows in which no column changes."""
-    edge = np.zeros(max(n - 1, 0), bool)
-    for c in columns:
-        edge |= c[1:] != c[:-1]
-    cuts = [0, *(np.flatnonzero(edge) + 1).tolist(), n]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
-
-
-@dataclass
-class _Piece:
-    """One contiguous run on its regular grid: (C, T) values, seconds of its first sample, labelled intervals."""
-
-    data: np.ndarray
-    start_s: float
-    intervals: list[tuple[float, float, str]]  # start, stop (seconds, as start_s), label
-
-    def marks(self, zero: float, kind: str, source: str) -> list[Annotation]:
-        return [Annotation(a - zero, b - a, text, kind=kind, source=source) for a, b, text in self.intervals]
-
-
-def _pieces(data: np.ndarray, times: np.ndarray | None, first: int, labels: np.ndarray | None, spec: TableSpec) -> list[_Piece]:
-    """Regular runs of rows first .. first + n - 1."""
-    n = data.shape[1]
-    own = None if labels is None else labels[first : first + n]
-    if times is None:
-        return [_Piece(data, first / spec.sfreq, _intervals(own, (first + np.arange(n + 1)) / spec.sfreq))]
-    order = np.argsort(times, kind="stable")
-    times, data, own = times[order], data[:, order], None if own is None else own[order]
-    out = []
-    cuts = [0, *(np.flatnonzero(np.diff(times) > spec.gap_s) + 1).tolist(), n]
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
-        out.append(_regular(data[:, a:b], times[a:b], None if own is None else own[a:b], spec))
-    return out
-
-
-def _regular(x: np.ndarray, t: np.ndarray, labels: np.ndarray | None, spec: TableSpec) -> _Piece:
-    """One run on the grid of ``spec.sfreq``; as it is when its stamps are that grid already."""
-    n, fs = x.shape[1], spec.sfreq
-    if np.abs(t - t[0] - np.arange(n) / fs).max() <= REGULAR / fs:
-        return _Piece(x, float(t[0]), _intervals(labels, t[0] + np.arange(n + 1) / fs))
-    rate = (n - 1) / (t[-1] - t[0]) if t[-1] > t[0] else np.inf
-    if n >= fs and abs(rate / fs - 1) > RATE_TOLERANCE:
-        raise RecordError("rate", f"its time stamps give {rate:.4g} Hz, the card says {fs:g} Hz; mend sfreq or time_unit_s")
-    if spec.stamps == "delivered":
-        slope, start = np.polyfit(np.arange(n), t - t[0], 1)
-        even_t = t[0] + start + slope * np.arange(n)
-        edges = np.append(even_t, even_t[-1] + slope)
-    else:
-        edges = np.append(t, t[-1] + 1 / fs)
-        t, x = _average_equal(t, x)
-        even_t = np.linspace(t[0], t[-1], t.size)
-        x = _interpolate(x, t, even_t)
-    if even_t.size > 1:
-        inner = (even_t.size - 1) / (even_t[-1] - even_t[0])
-        if inner > fs:  # fewer samples come out than went in: what the new grid cannot hold is taken out first
-            x = filter_signal(x, inner, FilterSpec(lowpass_hz=0.45 * fs, order=8, bridge_s=spec.gap_s))
-    n_out = int(np.floor((even_t[-1] - even_t[0]) * fs + 1e-6)) + 1
-    return _Piece(_interpolate(x, even_t, even_t[0] + np.arange(n_out) / fs), float(even_t[0]), _intervals(labels, edges))
-
-
-def _average_equal(t: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted stamps without repeats; the samples of one stamp averaged (NaN when none was observed)."""
-    unique, first = np.unique(t, return_index=True)
-    if unique.size == t.size:
-        return t, x
-    seen = np.add.reduceat(np.isfinite(x).astype(np.float64), first, axis=1)
-    total = np.add.reduceat(np.where(np.isfinite(x), x, 0.0), first, axis=1)
-    return unique, np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
-
-
-def _interpolate(x: np.ndarray, t: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Each channel at new times: shape-keeping cubic between observed samples, NaN where a neighbour was not observed."""
-    from scipy.interpolate import PchipInterpolator
-
-    out = np.full((x.shape[0], at.size), np.nan)
-    for c, row in enumerate(x):
-        seen = np.isfinite(row)
-        if seen.sum() == 1 or t.size == 1:
-            out[c] = row[0] if t.size == 1 else np.nan
-            continue
-        if not seen.any():
-            continue
-        out[c] = PchipInterpolator(t[seen], row[seen], extrapolate=False)(np.clip(at, t[0], t[-1]))
-        out[c, np.interp(at, t, (~seen).astype(float)) > 0] = np.nan
-    return out
-
-
-def _intervals(labels: np.ndarray | None, edges: Any) -> list[tuple[float, float, str]]:
-    """Runs of equal labels; ``edges`` (n + 1,) are the times of the samples and the end of the last one."""
-    if labels is None:
-        return []
-    return [(float(edges[a]), float(edges[b]), str(labels[a]).strip()) for a, b in _changes([labels], len(labels))]
 
 
 def check_spec(spec: TableSpec, where: str) -> None:

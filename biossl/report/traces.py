@@ -106,7 +106,7 @@ def _paper(axes: Any, length: float, height: float) -> None:
 
 
 def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figure:
-    """One row a channel, all EEG in one scale, negative up; other channels below in their own scale."""
+    """One row a channel, all EEG in one scale, negative up; other channels below, upright, in their own scale."""
     order = [i for i, k in enumerate(recording.ch_types) if k == "eeg"]
     order = (order + [i for i, k in enumerate(recording.ch_types) if k in ("eog", "emg", "ecg", "resp")])[:_MAX_ROWS]
     spread = [float(np.nanstd(x[i])) for i in order if recording.ch_types[i] == "eeg" and np.isfinite(x[i]).any()]
@@ -117,7 +117,7 @@ def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figu
         trace = x[i] - (np.nanmean(x[i]) if np.isfinite(x[i]).any() else 0.0)
         own = step
         if recording.ch_types[i] != "eeg" and np.isfinite(trace).any():
-            own = max(4 * float(np.nanstd(trace)), 1e-12)
+            own = -max(6 * float(np.nanstd(trace)), 1e-12)  # upright
         axes.plot(
             t, row + np.clip(trace / own, -2, 2), linewidth=0.5, color="black" if recording.ch_types[i] == "eeg" else "#30608f"
         )

@@ -63,7 +63,7 @@ def test_good_things_exit_0_and_say_what_they_are(capsys, corpus, encoder):
     code, out, _ = run(capsys, "hapt")
     assert code == 0 and "modality: imu" in out
     code, out, _ = run(capsys, corpus.path)
-    assert code == 0 and "subjects: 6" in out and "labels: age findings group state" in out
+    assert code == 0 and "subjects: 6" in out and "labels: group findings age state" in out
     code, out, _ = run(capsys, encoder, corpus.path)
     assert code == 0 and "has seen 1 of the 6 subjects" in out
 
@@ -78,7 +78,7 @@ def test_json_is_one_object_alone_on_stdout(capsys, corpus):
     [
         (["ecg/jepa_small", "CORPUS", "--mask.rato", "0.6"], 2, "key 'mask.rato' is not known; did you mean 'ratio'?"),
         (["ecg/jepa_small", "CORPUS", "--model.patch_s", "0.123"], 2, "model.patch_s"),
-        (["ecg/jepa", "CORPUS"], 4, "the corpus has 100 Hz"),
+        (["ecg/jepa", "CORPUS", "--data.channels", "[I, II]"], 4, "the corpus has 100 Hz"),
         (["eeg/jepa_small", "CORPUS"], 2, "the recipe is for eeg"),
         (["CORPUS", "--label", "grop"], 4, "grop"),
         (["ecg/jepa_small", "--label", "group"], 2, "needs a corpus"),

@@ -44,7 +44,7 @@ def test_every_verb_refuses_an_unknown_option_in_one_line(verb, capsys):
 
 
 def test_a_data_error_is_one_line_and_exit_4(monkeypatch, capsys):
-    from biossl.cli import list as list_verb
+    from biossl.cli import listing as list_verb
 
     def fail(args):
         raise DataError("corpus x: subject 7 is in train and test; make the split by subject")
@@ -59,7 +59,7 @@ def test_a_data_error_is_one_line_and_exit_4(monkeypatch, capsys):
 
 
 def test_json_is_one_object_on_stdout_and_text_goes_to_stderr(monkeypatch, capsys):
-    from biossl.cli import list as list_verb
+    from biossl.cli import listing as list_verb
 
     def answer(args):
         cli.say("for people")

@@ -71,11 +71,12 @@ def test_companion_of_another_length_is_refused(tmp_path: Path) -> None:
         ("acc_x,acc_y\n1,2\n1,abc\n", "wrong_format", "line 3, column 'acc_y': 'abc'"),
         ("acc_x,acc_y\n1,2\n1,inf\n", "wrong_format", "line 3, column 'acc_y': 'inf'"),
         ("acc_x,acc_y\n1,2\n\n1,2\n", "wrong_format", "line 3"),
-        ("acc_x,acc_y\n1,2\n1\n", "wrong_format", "line 3 has fewer than 2 cells"),
+        ("acc_x,acc_y\n1,2\n1\n", "wrong_format", "line 3 has 1 cells, the header names 2"),
         ("acc_x,acc_y\n1,2\n1,2,3\n", "wrong_format", "line 3"),
         ("acc_x;acc_y\n1;2\n", "wrong_format", "no column 'acc_x'"),
+        ("acc_x,acc_y\n1;2\n", "wrong_format", "check the separator ','"),
         ("acc_x,other\n1,2\n", "wrong_format", "no column 'acc_y'"),
-        ("acc_x,acc_x\n1,2\n", "wrong_format", ""),
+        ("acc_x,acc_x\n1,2\n", "wrong_format", "two columns are named"),
         ("acc_x,acc_y\nnan,\n,NA\n", "all_nan", "nothing to read"),
         ("acc_x,acc_y\n1,2\n1,\0\n", "wrong_format", "zero bytes"),
     ],
@@ -93,7 +94,12 @@ def test_bytes_that_are_no_text_a_missing_file_and_a_missing_member(tmp_path: Pa
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as z:
         z.writestr("b.csv", "acc_x\n1\n")
     (tmp_path / "broken.zip").write_bytes((tmp_path / "z.zip").read_bytes()[:20])
-    for path, code in (("a.csv", "wrong_format"), ("no.csv", "missing"), ("z.zip!c.csv", "missing"), ("broken.zip!b.csv", "wrong_format")):
+    for path, code in (
+        ("a.csv", "wrong_format"),
+        ("no.csv", "missing"),
+        ("z.zip!c.csv", "missing"),
+        ("broken.zip!b.csv", "wrong_format"),
+    ):
         with pytest.raises(RecordError) as e:
             read_table(f"{tmp_path}/{path}", TableSpec(sfreq=50), units=G)
         assert e.value.code == code, path
@@ -101,7 +107,7 @@ def test_bytes_that_are_no_text_a_missing_file_and_a_missing_member(tmp_path: Pa
 
 def test_headerless_lines_with_another_number_of_cells(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "1 2 3\n4 5 6\n")
-    with pytest.raises(RecordError, match="line 1 has 3 cells, the card names 2"):
+    with pytest.raises(RecordError, match="line 1 has 3 cells, the card names 2 columns"):
         read_table(path, TableSpec(sfreq=50, separator="whitespace", names=["acc_x", "acc_y"]), units=G)
 
 
@@ -214,8 +220,10 @@ def test_a_label_column_becomes_intervals_at_sample_times(tmp_path: Path) -> Non
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(5, 200), st.integers(0, 2**31), st.sampled_from([0.0, 0.005, 0.015]))
-def test_the_grid_is_regular_and_invents_no_extremes(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int, jitter: float) -> None:
+@given(st.integers(60, 200), st.integers(0, 2**31), st.sampled_from([0.0, 0.005, 0.015]))
+def test_the_grid_is_regular_and_invents_no_extremes(
+    tmp_path_factory: pytest.TempPathFactory, n: int, seed: int, jitter: float
+) -> None:
     rng = np.random.default_rng(seed)
     t = np.sort(np.arange(n) / 50 * 1.02 + rng.uniform(0, jitter, n))
     x = rng.standard_normal(n)
@@ -233,7 +241,7 @@ def test_a_cell_that_was_not_observed_stays_so_on_the_new_grid(tmp_path: Path) -
     x[80:90] = np.nan
     (r,) = read_table(stamped(tmp_path / "a.csv", t, x), TableSpec(sfreq=50, time="t"), units=G)
     bad = np.flatnonzero(np.isnan(r.data[0]))
-    assert 9 <= bad.size <= 14 and t[78] < bad[0] / 50 + t[0] and bad[-1] / 50 + t[0] < t[91]
+    assert 9 <= bad.size <= 12 and t[79] < bad[0] / 50 + t[0] and bad[-1] / 50 + t[0] < t[90]
 
 
 def test_guess_finds_separator_header_time_unit_and_rate(tmp_path: Path) -> None:
