@@ -8,6 +8,7 @@ and spectra of axes and magnitudes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,8 @@ def hand_features(x: Array, spec: InputSpec) -> tuple[Array, list[str]]:
     2
     """
     x = np.asarray(x, np.float64)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # empty slices: their features are NaN, as documented
         if spec.modality == "imu":
             table = _imu(x, spec)
         elif spec.modality == "eeg":

@@ -110,6 +110,8 @@ def embed_to_parquet(
         key = hashlib.sha256(f"{facts['encoder']} {corpus.hash} {pool} {PART_ROWS}".encode()).hexdigest()[:12]
         parts = out.parent / f".{out.name}.parts-{key}"
         pieces = _corpus_pieces(folder, corpus, parts, pool, adapt)
+    elif per == "subject":
+        raise RequestError("--per subject: recording files do not say whose they are; convert them with a card first")
     else:
         pieces = _file_pieces(encoder, sources, pool, unreadable)
     if per != "window":
@@ -191,7 +193,7 @@ def _file_pieces(
     encoder: TransformerEncoder, files: list[Path], pool: str, unreadable: list[str]
 ) -> Iterator[tuple[pd.DataFrame, Array]]:
     """(keys, embeddings) of each file; a file that cannot be used costs one line, the last good one missing an error."""
-    given = 0
+    records: set[str] = set()
     for file in track(files, len(files), "embed", "files"):
         try:
             cut = windows_of_file(file, encoder.spec)
@@ -202,13 +204,14 @@ def _file_pieces(
             reasons = ", ".join(f"{n} {why}" for why, n in cut.dropped.items() if n) or "shorter than one window"
             unreadable.append(f"{file}: no window of {encoder.spec.window_s:g} s ({reasons})")
             continue
-        given += 1
+        record = cut.record if cut.record not in records else str(file)  # two folders may hold files of one name
+        records.add(record)
         frame = pd.DataFrame({
-            "subject": pd.array([cut.subject] * len(cut.data), dtype="string"), "record": cut.record, "segment": cut.segment,
+            "subject": pd.array([cut.subject] * len(cut.data), dtype="string"), "record": record, "segment": cut.segment,
             "start_s": cut.start_s, "split": "", "event": "", "quality": cut.quality,
         })  # fmt: skip
         yield frame, embed_windows(encoder, cut.data, encoder.spec.ch_names, encoder.spec.sfreq, pool=pool)
-    if not given:
+    if not records:
         more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
         raise DataError(f"{unreadable[0]}{more}" if unreadable else "no files; name at least one recording")
 

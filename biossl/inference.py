@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from biossl.batch import Batch
 from biossl.checkpoint import Match, require_match
 from biossl.corpus import Corpus
+from biossl.errors import RecordError
 from biossl.models.transformer import Encoded, TransformerEncoder, pool_parts, pool_tokens
 from biossl.progress import Progress
 
@@ -190,4 +191,7 @@ def windows_of_file(path: str | Path, spec: InputSpec) -> Cut:
         files=[Files(pattern=".*", reader="wfdb")], native_sfreq=sorted({r.sfreq for r in recordings}), views={"file": view},
         public=False,
     )  # fmt: skip
-    return cut(card, view, recordings)
+    try:
+        return cut(card, "file", recordings)
+    except RecordError as error:
+        raise RecordError(error.code, str(error), str(path)) if str(path) not in str(error) else error from None

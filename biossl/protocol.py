@@ -31,7 +31,7 @@ K_GRID = (1, 3, 5, 10, 20, 50)
 DEFAULT_C, DEFAULT_ALPHA, DEFAULT_K = 1e-2, 1e3, 10  # where one subject leaves nothing to choose by
 FOLDS = 5  # of a cross-validation that is reported
 CHOICE_FOLDS = 3  # of the inner one that chooses a setting
-CHOICE_ROWS = 6_000  # rows it uses at most, drawn evenly: the choice among six settings needs no more
+CHOICE_ROWS = 4_000  # rows it uses at most, drawn evenly: the choice among six settings needs no more
 MEMORY_ROWS = 20_000  # rows a nearest-neighbour head remembers at most
 MAX_ITER = 500
 

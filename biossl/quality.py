@@ -16,7 +16,7 @@ from biossl.signal import Recording
 FLAT_S = 1.0  # a longer run of one value is lead-off, a disconnected electrode or idle sleep mode
 FLAT_SAMPLES = 10  # a slow channel (1 Hz) may repeat a value
 CLIP_SHARE = 1e-3  # more samples than this at the extreme value: the amplifier's rail
-LIMB_RESIDUAL = 0.25  # limb leads that disagree more than this are a finding even when no single fault explains it
+LIMB_RESIDUAL = 0.1  # limb leads that disagree more than this are a finding even when no single fault explains it
 MAINS_RATIO = 0.5  # share of the power between 1 and 100 Hz within 1 Hz of the mains
 # plausible standard deviation per channel type, in the canonical unit
 _PLAUSIBLE = {"ecg": (0.005, 5.0), "eeg": (0.5, 500.0), "eog": (0.5, 2000.0), "emg": (0.05, 5000.0)}

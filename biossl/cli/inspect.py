@@ -23,7 +23,7 @@ def run(args: Any) -> dict[str, Any]:
     from biossl.cli import say
     from biossl.errors import RecordError, RequestError
     from biossl.progress import track
-    from biossl.report.inspect import inspect_file, load, paragraph, recording_files
+    from biossl.report.inspect import contents, inspect_item, load, paragraph, place
 
     path = Path(args.path)
     plot = Path(args.plot) if args.plot else None
@@ -36,29 +36,33 @@ def run(args: Any) -> dict[str, Any]:
         from biossl.corpus.card import load_card
 
         card = load_card(args.card)
-    files, others = recording_files(path) if path.is_dir() else ([path], 0)
-    if not files:
-        raise RequestError(f"{path}: no recording in this folder ({others} other files); tables need --card and the file's path")
+    items, others = contents(path, card) if path.is_dir() else ((path,), 0)
+    if not items:
+        raise RequestError(f"{path}: no recording in this folder ({others} other files); for tables name a --card")
     good: list[dict[str, Any]] = []
     bad: list[dict[str, str]] = []
-    for file in track(files, len(files), "inspect", "files") if len(files) > 1 else files:
+    shown = None
+    for item in track(items, len(items), "inspect", "files") if len(items) > 1 else items:
         try:
-            good.append(inspect_file(file, card))
-            say(paragraph(good[-1]))
+            good.append(inspect_item(item, card))
         except RecordError as error:
             if not path.is_dir():
                 raise
-            bad.append({"path": str(file), "code": error.code, "message": str(error)})
+            bad.append({"path": place(item), "code": error.code, "message": str(error)})
             say(f"! {error.code}: {error}")
+            continue
+        say(paragraph(good[-1]))
+        shown = shown if shown is not None else item
     if path.is_dir():
         say(f"{len(good)} files read, {len(bad)} not readable, {others} other files")
-    if plot is not None and good:
-        from biossl.atomic import atomic_file
-        from biossl.report.traces import draw
+    if plot is None or shown is None:
+        return {"files": good, "bad": bad, "other_files": others, "plot": None}
+    from biossl.atomic import atomic_file
+    from biossl.report.traces import draw
 
-        recordings = load(Path(good[0]["path"]), card)
-        shown = next((r for r in recordings if {"ecg", "eeg", "acc"} & set(r.ch_types)), recordings[0])
-        with atomic_file(plot) as part:
-            draw(shown, args.start).savefig(part, format="png")
-        say(f"{plot} shows {shown.record}")
-    return {"files": good, "bad": bad, "other_files": others, "plot": str(plot) if plot is not None and good else None}
+    recordings = load(shown, card)
+    drawn = next((r for r in recordings if {"ecg", "eeg", "acc"} & set(r.ch_types)), recordings[0])
+    with atomic_file(plot) as part:
+        draw(drawn, args.start).savefig(part, format="png")
+    say(f"{plot} shows {drawn.record}")
+    return {"files": good, "bad": bad, "other_files": others, "plot": str(plot)}

@@ -341,6 +341,7 @@ def _finish(
     import pandas as pd
 
     from biossl.corpus.index import CORPUS_FORMAT, corpus_hash
+    from biossl.corpus.privacy import private_card
     from biossl.corpus.splits import official_name, write_record_split
 
     got = _gather(jobs)
@@ -354,7 +355,7 @@ def _finish(
             f"{out}: nothing could be converted, {got.funnel['files_found']} records gave no window "
             f"({reasons or json.dumps(got.funnel['windows_dropped'])}){first}; see {out / 'quarantine.csv'}"
         )
-    stored = _keyed_card(card, names)
+    stored = card if names.secret is None else private_card(card, names)
     facts: dict[str, Any] = {
         "format": CORPUS_FORMAT,
         "input": spec.to_dict(),
@@ -473,15 +474,3 @@ def _write_quarantine(out: Path, lines: list[list[str]]) -> None:
     # a cell that a spreadsheet would run as a formula is made text
     writer.writerows([["'" + c if c[:1] in "=+-@" else c for c in line] for line in lines])
     atomic.write_text(out / "quarantine.csv", text.getvalue())
-
-
-def _keyed_card(card: Card, names: Pseudonyms) -> Card:
-    """The card as it is stored: without the names of a set that is not public."""
-    if names.secret is None:
-        return card
-    splits = {}
-    for name, split in card.splits.items():
-        key = {"subject": names.subject, "record": names.record}.get(split.by)
-        parts = {p: [key(v, card) for v in values] for p, values in split.parts.items()} if key else split.parts
-        splits[name] = replace(split, parts=parts)
-    return replace(card, same_person=[], splits=splits)

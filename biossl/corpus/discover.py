@@ -153,12 +153,12 @@ def _members(path: Path, relative: str) -> list[str]:
 
 
 def find_file(tail: str, root: Path, paths: Iterable[str]) -> str:
-    """The one path that ends with ``tail``; RequestError when none or several do."""
+    """The path nearest the top that ends with ``tail``; RequestError when there is none, or two equally near."""
     end = re.compile(rf"(?:^|.*[/!]){re.escape(tail)}")
-    found = sorted((p for p in paths if end.fullmatch(p)), key=lambda p: (len(p), p))
+    found = sorted((p for p in paths if end.fullmatch(p)), key=lambda p: (len(re.split("[/!]", p)), p))
     if not found:
         raise RequestError(f"{root}: no {tail} in it, which the card needs; copy it beside the recordings")
-    if len(found) > 1 and len({re.split("[/!]", p).__len__() for p in found[:2]}) == 1:
+    if len(found) > 1 and len(re.split("[/!]", found[0])) == len(re.split("[/!]", found[1])):  # none lies nearer the top
         raise RequestError(f"{root}: both {found[0]} and {found[1]} could be the card's {tail}; give a narrower source")
     return found[0]
 
@@ -177,9 +177,9 @@ def _task(
     record = groups.get("record") or re.sub(r"\.[^./!]*$", "", path)
     known = {"record": record, "path": re.sub(r"\.[^./!]*$", "", re.split("!", path)[-1]), **groups}
     covariates = dict.fromkeys(names, "") | {k: v for k, v in groups.items() if k not in NOT_COVARIATES} | files.covariates
-    subject: str | None = record if card.subjects == "record" else groups.get("subject")
+    subject: str | None = {"record": record, "group": groups.get("subject"), "table": None}[card.subjects]
     for table in sorted(tables, key=lambda t: t.on == "subject"):  # a subject's row can only be found once it is known
-        row = table.row({**known, "subject": subject or ""})
+        row = table.row({**known, "subject": subject or groups.get("subject", "")})
         covariates |= {k: v for k, v in row.items() if k is not None}
         if card.subjects == "table" and table.subject is not None:
             subject = row.get(None) or subject

@@ -102,6 +102,10 @@ class Pseudonyms:
         name = unicodedata.normalize("NFC", record).strip()
         return name if self.secret is None else self._key("record", name)
 
+    def value(self, column: str, text: str) -> str:
+        """Key of a text of a covariate: equal texts stay equal, within a column."""
+        return text if self.secret is None else "k" + self._key(f"value {column}", text)[:12]
+
     def day(self, number: float, subject_key: str) -> float:
         """Stored day of a day number: whole and shifted by one amount a patient unless public, so order is kept."""
         if self.secret is None:

@@ -279,8 +279,9 @@ class _Handles:
         if not self._mapped:
             self._mapped = True
             self._map = self._open_map()
-            if self._map is None and self._make_map():
-                self._map = self._open_map()
+            if self._map is None:
+                self._make_map()
+                self._map = self._open_map()  # perhaps another process made it meanwhile
         return self._map
 
     def _files(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -302,13 +303,13 @@ class _Handles:
         except (OSError, ValueError):
             return None
 
-    def _make_map(self) -> bool:
+    def _make_map(self) -> None:
         from biossl.atomic import atomic_folder, require_free
         from biossl.progress import Progress
 
         corpus = self.corpus
         if not len(corpus) or not os.access(corpus.path, os.W_OK):
-            return False
+            return
         files = self._files()
         try:
             require_free(corpus.path, int(np.prod(files["signal.i16.npy"][1])) * 2 + 2**24)
@@ -335,9 +336,8 @@ class _Handles:
                     for stream in streams.values():
                         stream.close()
                 (part / "made_from.txt").write_text(corpus.hash + "\n")
-            return True
         except MachineError:
-            return False  # full or read-only: the shards serve
+            return  # full or read-only: the shards serve
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """One task of a conversion: some records to one shard and its side file. Runs in a worker process, and only there.
 
-What lives here: loading, quantising and writing the records of a job, and everything that keeps names of a set that is
-not public from leaving this function. Planning and ending a conversion is ``convert.py``.
+What lives here: loading, quantising and writing the records of a job. Names of a set that is not public do not leave this
+process: what may be kept is ``privacy.py``'s business. Planning and ending a conversion is ``convert.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 
 from biossl import atomic
 from biossl.corpus.card import Card
-from biossl.corpus.identity import Pseudonyms, day_number, looks_like_date
+from biossl.corpus.identity import Pseudonyms, day_number
+from biossl.corpus.privacy import private_covariates, private_events
 from biossl.corpus.splits import official_name, official_parts
 from biossl.errors import MachineError, RecordError
 from biossl.signal import InputSpec
@@ -175,7 +176,7 @@ def _block(job: Job, task: RecordTask, cut: Cut, start: str | None) -> dict[str,
     day = day_number(start) if start else day_number(covariates.get("date", ""))
     if names.secret is not None:
         raw = [t for t in (cut.subject, cut.record, task.subject or "", task.record) if len(t) > 2]
-        covariates = {k: _private_cell(v, raw, names, key) for k, v in covariates.items()}
+        covariates = private_covariates(covariates, card, names, key, raw)
     block = {
         "record": names.record(cut.record, card), "subject": key, "n": n, "n_samples": job.spec.n_samples,
         "day": None if day is None else names.day(day, key),
@@ -194,19 +195,4 @@ def _events(job: Job, cut: Cut) -> dict[str, list[Any]]:
     for name in EVENT_FIELDS:
         number = name in ("onset_s", "duration_s")
         events[name] = [float(v) if number else str(v) for v in cut.events[name].tolist()]
-    if job.names.secret is not None:
-        # marks may hold free text: only what the card itself names is kept
-        known = set(job.card.views[job.view].event_labels)
-        known |= {text for files in job.card.files for text in files.event_labels.values()}
-        known |= {text for label in job.card.labels.values() for texts in label.map.values() for text in texts}
-        events["label"] = [t if t in known else "other" for t in events["label"]]
-        events["source"] = [""] * len(events["source"])
-    return events
-
-
-def _private_cell(text: str, raw: list[str], names: Pseudonyms, subject_key: str) -> str:
-    """A covariate of a set that is not public: a date becomes a shifted day, a doubtful date or a name nothing."""
-    day = day_number(text)
-    if day is not None:
-        return f"{names.day(day, subject_key):.0f}"
-    return "" if looks_like_date(text) or any(name in text for name in raw) else text
+    return events if job.names.secret is None else private_events(events, job.card, job.view)

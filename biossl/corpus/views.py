@@ -21,6 +21,7 @@ from biossl.corpus.card_check import channel_type, parse_channel
 from biossl.corpus.discover import RecordTask, discover
 from biossl.corpus.load import load_record
 from biossl.errors import RecordError, RequestError
+from biossl.preprocess.eeg import average_reference
 from biossl.preprocess.filters import filter_signal, resample
 from biossl.signal import CANONICAL_UNIT, Annotation, FilterSpec, InputSpec, Recording, unit_factor
 
@@ -287,7 +288,7 @@ def _cut_run(
     x = filter_signal(r.data, r.sfreq, spec.filter)
     x = resample(x, r.sfreq, spec.sfreq)
     if view.reference == "average":
-        x = _average_reference(x, spec.ch_types)
+        x = average_reference(x, spec.ch_types)
     n = spec.n_samples
     starts, events = _starts(x.shape[1], r, spec, view, marks, used, dropped)
     windows = _gather(x, starts, n)
@@ -337,16 +338,6 @@ def _gather(x: np.ndarray, starts: np.ndarray, n: int) -> np.ndarray:
     padded = np.pad(x, ((0, 0), (left, right)), constant_values=np.nan) if left or right else x
     view = np.lib.stride_tricks.sliding_window_view(padded, n, axis=1)
     return np.ascontiguousarray(view[:, starts + left].transpose(1, 0, 2), dtype=np.float32)
-
-
-def _average_reference(x: np.ndarray, types: Sequence[str]) -> np.ndarray:
-    """EEG channels minus their mean over the channels observed at each sample."""
-    rows = [i for i, t in enumerate(types) if t == "eeg" and np.isfinite(x[i]).any()]
-    seen = np.isfinite(x[rows])
-    mean = np.where(seen, x[rows], 0.0).sum(axis=0, dtype=np.float64) / np.maximum(seen.sum(axis=0), 1)
-    out = x.copy()
-    out[rows] = x[rows] - mean
-    return out
 
 
 def _quality(windows: np.ndarray) -> np.ndarray:

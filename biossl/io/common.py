@@ -38,7 +38,10 @@ def reader(function: Callable[P, R]) -> Callable[P, R]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # readers warn where a finding or an error is made here
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+            if isinstance(result, list) and not any(np.isfinite(r.data).any() for r in result):
+                raise RecordError("all_nan", "not one sample was observed; check the export", path)
+            return result
         except RecordError as error:
             if error.path is not None:
                 raise

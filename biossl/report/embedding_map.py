@@ -42,7 +42,7 @@ class EmbeddingMap:
 
 
 def embedding_map(corpus: Corpus, label: str | None, split: str | None, embed: Callable[[Array], Array]) -> EmbeddingMap | None:
-    """Map of the test part's windows (all windows when there is none), at most :data:`MAP_ROWS`, evenly spaced.
+    """Map of the windows of part val (else test, else all windows), at most :data:`MAP_ROWS`, evenly spaced.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def embedding_map(corpus: Corpus, label: str | None, split: str | None, embed: C
     rows, part = np.arange(len(corpus)), "all windows"
     if split is not None:
         parts = corpus.split(split).to_numpy().astype(str)
-        for name in ("test", "val"):
+        for name in ("val", "test"):  # subjects the encoder has not seen; test only where there is nothing else
             if (parts == name).sum() >= 4:
                 rows, part = np.flatnonzero(parts == name), f"part {name} of split {split}"
                 break

@@ -18,6 +18,7 @@ matplotlib.use("Agg")
 
 import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 Array = NDArray[Any]
@@ -83,6 +84,7 @@ def differences(rows: Sequence[tuple[str, float, float | None, float | None]], *
         axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set(title=title, xlabel=xlabel)
         return _svg(figure, alt, title)
 

@@ -1,6 +1,6 @@
 """What a file or folder holds, with findings: the work behind ``biossl inspect``.
 
-What lives here: :func:`inspect_file`, :func:`inspect_folder` and their one-paragraph text form. Nothing is written and
+What lives here: :func:`contents` lists a folder, :func:`inspect_item` reads and sums up, :func:`paragraph` is the text. Nothing is written and
 nothing is repaired; a file that cannot be read is a line with its code.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,14 @@ from biossl.quality import recording_findings
 
 if TYPE_CHECKING:
     from biossl.corpus.card import Card
+    from biossl.corpus.views import RecordTask
     from biossl.signal import Recording
 
 _RECORDING_SUFFIXES = (".hea", ".edf", ".bdf", ".vhdr", ".rec")
 _PARTS = (".dat", ".mat", ".vmrk", ".eeg", ".xyz", ".d0")  # belong to a header beside them
 
 
-def load(path: Path, card: Card | None = None) -> list[Recording]:
+def load(item: Path | RecordTask, card: Card | None = None) -> list[Recording]:
     """Read a file with all annotations beside it; a card adds what the file does not state.
 
     Raises
@@ -37,18 +38,29 @@ def load(path: Path, card: Card | None = None) -> list[Recording]:
     """
     options: dict[str, Any] = {}
     if card is not None:
-        options = {"modality": card.modality, "channel_map": card.channel_map, "units": card.units}
-        parts = path.resolve().parts
-        tails = ["/".join(parts[-k:]) for k in range(1, len(parts))]
-        entry = next((f for f in card.files if any(re.fullmatch(f.pattern, tail) for tail in tails)), None)
-        if entry is not None and entry.reader == "table":
-            from biossl.config import build
-            from biossl.io.table import TableSpec
+        from biossl.corpus.load import load_record
 
-            options["table"] = build(TableSpec, entry.table, where=f"card {card.name}, files.table")
-    if detect(path) == "wfdb":
-        options["annotations"] = annotation_files(path)
-    return read(path, **options)
+        if not isinstance(item, Path):
+            return load_record(card, item)
+        options = {"modality": card.modality, "channel_map": card.channel_map, "units": card.units}
+        entry = next((f for f in card.files if re.fullmatch(rf".*/(?:{f.pattern})", item.resolve().as_posix())), None)
+        options["table"] = entry.table if entry is not None else None
+    assert isinstance(item, Path)
+    if detect(item) == "wfdb":
+        options["annotations"] = annotation_files(item)
+    return read(item, **options)
+
+
+def contents(folder: Path, card: Card | None = None) -> tuple[Sequence[Path | RecordTask], int]:
+    """What of a folder is to be read, one entry a recording; and how many other files there are.
+
+    With a card these are the records of its first view (zips included), without one the files that hold recordings.
+    """
+    if card is None:
+        return recording_files(folder)
+    from biossl.corpus.discover import discover
+
+    return discover(card, folder, next(iter(card.views))), 0
 
 
 def summary(recording: Recording) -> dict[str, Any]:
@@ -89,9 +101,14 @@ def summary(recording: Recording) -> dict[str, Any]:
     }
 
 
-def inspect_file(path: Path, card: Card | None = None) -> dict[str, Any]:
+def inspect_item(item: Path | RecordTask, card: Card | None = None) -> dict[str, Any]:
     """``{"path", "recordings": [summary, ...]}`` of one file; RecordError when it cannot be read."""
-    return {"path": str(path), "recordings": [summary(r) for r in load(path, card)]}
+    return {"path": place(item), "recordings": [summary(r) for r in load(item, card)]}
+
+
+def place(item: Path | RecordTask) -> str:
+    """Path as shown."""
+    return str(item) if isinstance(item, Path) else item.full_path
 
 
 def recording_files(folder: Path) -> tuple[list[Path], int]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biossl.atomic import write_text
-from biossl.checkpoint import load_encoder
+from biossl.checkpoint import find_encoder, load_encoder, read_about
 from biossl.config import nearest
 from biossl.corpus import Corpus
 from biossl.errors import BiosslError, DataError, RequestError
@@ -101,7 +101,14 @@ def read_run(path: Path) -> Run:
     """Read a run folder and open its corpora where they still are."""
     facts = _json(path / "run.json")
     notes: list[str] = []
-    probes = [_json(f) for f in sorted((path / "probes").glob("*.json"))]
+    probes = []
+    weights = _weights(path)
+    for file in sorted((path / "probes").glob("*.json")):
+        probe = _json(file)
+        if probe.get("encoder", {}).get("hash") == weights:
+            probes.append(probe)
+        else:
+            notes.append(f"probes/{file.name} judged other weights than the run's encoder and is left out; probe again")
     plan = facts.get("plan", {}).get("corpora", [])
     places = [Path(p) for p in facts.get("corpora_at", [])] + [Path(p["corpus"]["path"]) for p in probes]
     wanted = {c["hash"]: c["name"] for c in plan} | {p["corpus"]["hash"]: p["corpus"]["name"] for p in probes}
@@ -121,6 +128,14 @@ def read_run(path: Path) -> Run:
     recipe = path / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
     return Run(path, facts, text, read_log(path / "log.csv"), probes, list(corpora.values()), notes)
+
+
+def _weights(path: Path) -> str:
+    """Hash of the run's encoder, '' when it has none yet."""
+    try:
+        return str(read_about(find_encoder(path))["weights"]["sha256"])
+    except BiosslError:
+        return ""
 
 
 def read_log(file: Path) -> dict[str, Array]:

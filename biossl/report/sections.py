@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from biossl.corpus import Corpus
 from biossl.ledger import openings
-from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, model_rows, number, paired_lines
+from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, model_rows, number, paired_lines, verdict
 from biossl.report import figures, html
 from biossl.report.embedding_map import EmbeddingMap
 
@@ -32,7 +32,7 @@ def lead(facts: dict[str, Any], probes: list[dict[str, Any]]) -> str:
         main = p["models"][0]
         line = f"{p['label']}: {METRIC_NAMES[p['metric']]} {interval(main['scores'][p['metric']])} by a linear head on frozen features"
         beside = [d for d in p["paired"] if d["head"] == "linear"]
-        line += "".join(f"; minus {d['minus']} {interval(d, signed=True)}" for d in beside)
+        line += "".join(f"; pretrained minus {d['minus']} {interval(d, signed=True)}{verdict(d)}" for d in beside)
         lines.append(line + ".")
     if not probes:
         lines.append("No probe was run, so nothing here says what the features are worth.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,16 @@ class Source:
     spec: InputSpec
     positions: Tensor | None
 
+    _places: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
+
+    def places(self, device: torch.device) -> Tensor | None:
+        """Positions of the channels on a device, copied there once."""
+        if self.positions is None:
+            return None
+        if device not in self._places:
+            self._places[device] = self.positions.to(device)
+        return self._places[device]
+
     def batch(self, rows: np.ndarray, **place: Any) -> RawBatch:
         """The windows of index rows as stored, with what a :class:`RawBatch` needs besides in ``place``."""
         counts, scale, offset = self.corpus.read(rows)
@@ -126,6 +136,7 @@ class Source:
 class RawBatch:
     """One micro-batch as stored: ``counts`` int16 (B, C, T), ``scale`` and ``offset`` float32 (B, C), and where it belongs.
 
+    Where a corpus keeps float32 copies of windows that int16 clips, training sees the clipped counts.
     ``position`` int64 (B,) is the place of each window in the global batch of optimiser step ``step``.
     """
 
@@ -169,7 +180,7 @@ class RawBatch:
             channels=source.spec.ch_names,
             sfreq=source.spec.sfreq,
             observed=observed,
-            positions=None if source.positions is None else source.positions.to(x.device),
+            positions=source.places(x.device),
             start_s=self.start_s,
             subject=self.subject,
             index=self.index,

@@ -32,14 +32,15 @@ class FiniteGuard:
 
     def __init__(self, sources: list[Source], checkpoints: Path | None) -> None:
         self.sources, self.checkpoints = sources, checkpoints
-        self._pending: list[tuple[str, RawBatch, Tensor]] = []
-        self._raw: RawBatch | None = None
+        self._pending: list[tuple[str, int, int, Tensor, Tensor]] = []  # what, step, source, rows, finite or not
+        self._newest: tuple[int, int, Tensor] | None = None
 
     def expect(self, what: str, value: Tensor, raw: RawBatch | None = None) -> None:
         """Remember a scalar of a batch (None = the newest one)."""
-        self._raw = raw or self._raw
-        assert self._raw is not None
-        self._pending.append((what, self._raw, torch.isfinite(value.detach())))
+        if raw is not None:
+            self._newest = raw.step, raw.source, raw.index
+        assert self._newest is not None
+        self._pending.append((what, *self._newest, torch.isfinite(value.detach())))
         if value.device.type == "cpu":
             self.check()
 
@@ -52,16 +53,16 @@ class FiniteGuard:
             Names the step, the corpus, the rows and the window of the largest amplitude.
         """
         pending, self._pending = self._pending, []
-        if not pending or bool(torch.stack([ok for _, _, ok in pending]).all()):
+        if not pending or bool(torch.stack([ok for *_, ok in pending]).all()):
             return
-        what, raw = next((what, raw) for what, raw, ok in pending if not bool(ok))
-        source, rows = self.sources[raw.source], raw.index.cpu().numpy()
-        peak = raw.decode(source).x.abs().amax(dim=(1, 2)).cpu()
+        what, step, number, index = next((w, s, k, i) for w, s, k, i, ok in pending if not bool(ok))
+        source, rows = self.sources[number], index.cpu().numpy()
+        peak = source.batch(rows).decode(source).x.abs().amax(dim=(1, 2))
         worst = int(peak.argmax())
         record = source.corpus.index["record"].astype(str).iloc[rows[worst]]
         shown = ", ".join(str(r) for r in rows[:_SHOWN]) + (", ..." if len(rows) > _SHOWN else "")
         raise DataError(
-            f"step {raw.step}: {what} is not finite; batch: corpus {source.corpus.path.name}, rows {shown}; largest amplitude "
+            f"step {step}: {what} is not finite; batch: corpus {source.corpus.path.name}, rows {shown}; largest amplitude "
             f"{float(peak[worst]):.3g} in row {rows[worst]} (record {record}); {self._last_good()}; look at that record with "
             "`biossl inspect`, or begin a new run with a lower train.optimizer.lr"
         )

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from biossl import __version__
+from biossl.atomic import write_text
 from biossl.checkpoint import load_encoder, require_match, save_encoder
 from biossl.config import dump_yaml, to_plain
 from biossl.corpus import Corpus, guard_split, subject_keys
@@ -104,6 +105,11 @@ def pretrain(
         "init": started_from.get("hash", ""),
     }
     steps, accumulate = recipe.train.steps, recipe.train.accumulate
+    notes += [
+        f"{s.corpus.path.name}: {len(s.rows)} training windows, fewer than data.batch_size {recipe.data.batch_size}; windows repeat in a step"
+        for s in sources
+        if len(s.rows) < recipe.data.batch_size
+    ]
     order = Order(
         [len(s.rows) for s in sources],
         [s.weight for s in sources],
@@ -136,7 +142,7 @@ def pretrain(
         "seen_keys": len(seen["subjects"]),
         "parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
     }
-    (run.path / "recipe.yaml").write_text(dump_yaml(recipe.to_dict()), encoding="utf-8")
+    write_text(run.recipe, dump_yaml(recipe.to_dict()))
     run.write_facts(facts)
     for line in [_headline(recipe, sources, facts), *([watcher.note] if watcher is not None else []), *notes]:
         note(line)

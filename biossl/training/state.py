@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -151,6 +152,8 @@ class RunCheckpointIO(CheckpointIO):
             os.replace(partial, final)
             fsync_folder(self.folder)
             write_text(self.folder / "latest", final.name + "\n")
+        except SafetensorError as error:  # its writer hides the operating system's error number
+            raise MachineError(f"{final}: cannot be written ({error}); free space, then run the same command again") from error
         except OSError as error:
             raise machine_error(final, error) from error
         finally:

@@ -21,7 +21,7 @@ from training_toys import small_recipe
 
 from biossl.checkpoint import load_encoder
 from biossl.corpus import Corpus, subject_keys
-from biossl.errors import DataError, RequestError
+from biossl.errors import DataError, MachineError, RequestError
 from biossl.recipe import Recipe, load_recipe
 from biossl.training import pretrain, state
 from biossl.training.data import make_sources
@@ -340,3 +340,36 @@ def test_a_split_that_shares_subjects_is_refused(corpus: Corpus, tmp_path: Path)
     with pytest.raises(DataError, match="subjects"):
         pretrain(small_recipe(), [(corpus, 1.0), (twin, 1.0)], tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@forks
+def test_a_disk_that_fills_inside_a_checkpoint_is_one_line_and_the_run_goes_on(
+    corpus: Corpus, whole: Path, tmp_path: Path
+) -> None:
+    import resource
+
+    answers = multiprocessing.get_context("fork").SimpleQueue()
+
+    def child() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        usual = state.RunCheckpointIO.save_checkpoint
+
+        def full(self: state.RunCheckpointIO, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            if checkpoint["global_step"] == 6:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+            usual(self, checkpoint, path, storage_options)
+
+        state.RunCheckpointIO.save_checkpoint = full  # type: ignore[method-assign]
+        try:
+            pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "run")
+        except MachineError as error:
+            answers.put(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    text = answers.get()
+    assert process.exitcode == 0 and "cannot be written" in text and "\n" not in text
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["latest", "step-00000003"]
+    pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "run")
+    assert_same(tmp_path / "run", whole)

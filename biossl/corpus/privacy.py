@@ -1,0 +1,107 @@
+"""What a corpus of a set that is not public may keep of a record: an allow-list, applied where the record is read.
+
+What lives here: pure functions on covariates, marks and the card. Keys and day shifts come from ``identity.py``. Text is
+kept where the card itself names it; any other text becomes a key that still tells categories apart (two recordings of one
+site stay recordings of one site), since a header's free text may name anybody.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from biossl.corpus.card import Card
+from biossl.corpus.identity import Pseudonyms, day_number, looks_like_date
+
+_NUMBER = re.compile(r"[+-]?\d{1,5}(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")  # longer ones may be somebody's number
+_ANY_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
+_COMMON = {"male", "female", "other", "unknown", "yes", "no", "true", "false", "left", "right", "none"}
+
+
+def private_covariates(
+    values: Mapping[str, str], card: Card, names: Pseudonyms, subject_key: str, raw: list[str]
+) -> dict[str, str]:
+    """Covariates as they are stored.
+
+    Parameters
+    ----------
+    values : mapping of str to str
+        As the card's groups, tables and headers give them.
+    card : Card
+    names : Pseudonyms
+    subject_key : str
+        Stored name of the subject; decides the shift of dates.
+    raw : list of str
+        The subject's and record's own names: a cell that holds one becomes empty.
+
+    Returns
+    -------
+    dict
+        Dates as shifted day numbers; dates in a doubtful order empty; numbers of up to five digits, words of up to three
+        letters and what the card names as they are; other text as a key.
+
+    Examples
+    --------
+    >>> card = load_card("ptbxl")  # doctest: +SKIP
+    >>> private_covariates({"age": "61", "note": "seen by Dr X"}, card, names, key, [])  # doctest: +SKIP
+    {'age': '61', 'note': 'k3f0c7d21a9be'}
+    """
+    return {column: _cell(column, text.strip(), card, names, subject_key, raw) for column, text in values.items()}
+
+
+def _cell(column: str, text: str, card: Card, names: Pseudonyms, subject_key: str, raw: list[str]) -> str:
+    if not text:
+        return ""
+    labels = [label for label in card.labels.values() if label.source == "covariate" and label.column == column]
+    named = {code for label in labels for codes in label.map.values() for code in codes}
+    named |= {v for s in card.splits.values() if s.column == column for values in s.parts.values() for v in values}
+    if text in named:
+        return text
+    parse = {label.parse for label in labels}
+    if "scp" in parse:
+        return _named_scp(text, named)
+    if "codes" in parse:
+        return ",".join(code for code in re.split(r"[,;\s]+", text) if code in named)
+    if any(name in text for name in raw):
+        return ""
+    number = _ANY_NUMBER if any(label.kind == "regression" for label in labels) else _NUMBER
+    if number.fullmatch(text):
+        return text
+    day = day_number(text)
+    if day is not None:
+        return f"{names.day(day, subject_key):.0f}"
+    if looks_like_date(text):
+        return ""
+    if (len(text) <= 3 and text.isalpha()) or text.lower() in _COMMON:
+        return text
+    return names.value(column, text)
+
+
+def _named_scp(text: str, named: set[str]) -> str:
+    try:
+        codes = {str(k): float(v) for k, v in ast.literal_eval(text).items() if str(k) in named}
+    except (ValueError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError):
+        return ""
+    return repr(codes)
+
+
+def private_events(events: dict[str, list[Any]], card: Card, view: str) -> dict[str, list[Any]]:
+    """Marks as they are stored: labels the card names, ``other`` in place of any other text; no source."""
+    known = set(card.views[view].event_labels)
+    known |= {text for files in card.files for text in files.event_labels.values()}
+    known |= {text for label in card.labels.values() for texts in label.map.values() for text in texts}
+    n = len(events["label"])
+    return {**events, "label": [t if t in known else "other" for t in events["label"]], "source": [""] * n}
+
+
+def private_card(card: Card, names: Pseudonyms) -> Card:
+    """The card as it is stored: aliases gone (they have been resolved), names in splits keyed."""
+    splits = {}
+    for name, split in card.splits.items():
+        key = {"subject": names.subject, "record": names.record}.get(split.by)
+        parts = {p: [key(v, card) for v in values] for p, values in split.parts.items()} if key else split.parts
+        splits[name] = replace(split, parts=parts)
+    return replace(card, same_person=[], splits=splits)

@@ -1,0 +1,61 @@
+"""Private sets: what the card names stays readable, every other text only tells categories apart."""
+
+from __future__ import annotations
+
+import pytest
+from corpus_factory import synthetic_card
+
+from biossl.corpus.card import Label, Split
+from biossl.corpus.identity import Pseudonyms, day_number
+from biossl.corpus.privacy import private_card, private_covariates
+
+NAMES = Pseudonyms(b"s" * 32)
+CARD = synthetic_card(
+    labels={
+        "sex": Label("multiclass", "covariate", {"m": ["Herr"], "f": ["Frau"]}, column="sex"),
+        "dx": Label("multilabel", "covariate", {"af": ["164889003"], "sr": ["426783006"]}, column="dx", parse="codes"),
+        "scp": Label("multilabel", "covariate", {"MI": ["IMI"]}, column="scp", parse="scp"),
+        "count": Label("regression", "covariate", column="count"),
+    },
+    splits={"official": Split("covariate", {"train": ["north wing"]}, column="ward")},
+)
+
+
+def kept(column: str, text: str) -> str:
+    return private_covariates({column: text}, CARD, NAMES, "subject key", ["MRN1", "rec7"])[column]
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "expected"),
+    [
+        ("age", "61", "61"), ("age", "61.5", "61.5"), ("age", "", ""), ("dose", "1e-3", "1e-3"),
+        ("sex", "Frau", "Frau"), ("gender", "F", "F"), ("gender", "Female", "Female"), ("ward", "north wing", "north wing"),
+        ("dx", "426783006,55555,Smith", "426783006"), ("dx", "Smith", ""), ("scp", "{'IMI': 80.0, 'Smith': 0}", "{'IMI': 80.0}"),
+        ("scp", "Smith", ""), ("count", "1234567", "1234567"), ("note", "of MRN1", ""), ("note", "rec7", ""),
+        ("born", "03/04/1950", ""), ("born", "3 Apr 1950", ""),
+    ],
+)  # fmt: skip
+def test_what_is_kept(column: str, text: str, expected: str) -> None:
+    assert kept(column, text) == expected
+
+
+@pytest.mark.parametrize("text", ["Smith", "Smith, John", "778812", "0171 5556677", "south wing"])
+def test_other_text_becomes_a_key_that_tells_categories_apart(text: str) -> None:
+    key = kept("site", text)
+    assert text not in key and key.startswith("k") and len(key) == 13
+    assert key == kept("site", text) != kept("site", text + "x") and key != kept("ward", text)
+
+
+def test_dates_move_with_the_patient() -> None:
+    day = NAMES.day(day_number("2020-01-05") or 0, "subject key")
+    assert kept("date", "2020-01-05 13:00") == f"{day:.0f}" and float(kept("date", "20200107")) == day + 2
+
+
+def test_the_stored_card_names_nobody() -> None:
+    card = synthetic_card(
+        same_person=[["anna", "berta"]],
+        splits={"a": Split("subject", {"train": ["anna"], "test": ["clara"]}), "b": Split("record", {"train": ["r1"]})},
+    )
+    stored = private_card(card, NAMES)
+    assert stored.same_person == [] and stored.splits["a"].parts["train"] == [NAMES.subject("berta", card)]
+    assert stored.splits["b"].parts["train"] == [NAMES.record("r1", card)]
