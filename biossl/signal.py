@@ -258,7 +258,7 @@ class InputSpec:
         unknown = set(raw) - names
         if unknown:
             raise ValueError(f"unknown InputSpec keys: {', '.join(sorted(unknown))}")
-        kw = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        kw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         kw["filter"] = FilterSpec(**kw.get("filter", {}))
         return cls(**kw)
 

@@ -54,7 +54,9 @@ def summary(result: dict[str, Any]) -> list[str]:
     if funnel["windows_dropped"]:
         reasons = ", ".join(f"{n:,} {why}" for why, n in funnel["windows_dropped"].items())
         lines.append(f"windows left out  {sum(funnel['windows_dropped'].values()):>8,}  ({reasons})")
-    lines.append(f"windows           {funnel['windows']:>8,}  ({result['window_s']:g} s each, of {funnel['subjects']:,} subjects)")
+    lines.append(
+        f"windows           {funnel['windows']:>8,}  ({result['window_s']:g} s each, of {funnel['subjects']:,} subjects)"
+    )
     shown = result["findings"][:10]
     lines += [f"finding: {text}" for text in shown]
     if len(result["findings"]) > len(shown):

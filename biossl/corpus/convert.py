@@ -299,7 +299,7 @@ def _run(jobs: list[Job], load: Callable[..., Any], n_jobs: int | None) -> None:
         todo = []
         for job in jobs:
             if job.done():
-                bar.update(len(job.tasks), note="kept from an earlier run")
+                bar.update(len(job.tasks))
             else:
                 todo.append(job)
         try:

@@ -180,17 +180,18 @@ def _from_text(name: str, label: Label, cells: list[Any]) -> Labels:
     distinct = {t: parse(t, label.threshold) for t in set(text)}
     classes, number = _classes(label, [code for codes, _ in distinct.values() for code in codes])
     width = len(classes) if label.kind == "multilabel" else 1
-    encoded = {t: _encode(codes, doubtful, number, len(classes), width) for t, (codes, doubtful) in distinct.items()}
+    multi = label.kind == "multilabel"
+    encoded = {t: _encode(codes, doubtful, number, width, multi) for t, (codes, doubtful) in distinct.items()}
     values = np.array([encoded[t] for t in text], np.float32).reshape(len(text), width)
     return Labels(name, label.kind, classes, values)
 
 
-def _encode(codes: list[str], doubtful: list[str], number: dict[str, int], n: int, width: int) -> np.ndarray:
+def _encode(codes: list[str], doubtful: list[str], number: dict[str, int], width: int, multi: bool) -> np.ndarray:
     """One record's values; a record of which no code is known is unknown, not negative."""
     sure = {number[c] for c in codes if c in number}
     unsure = {number[c] for c in doubtful if c in number} - sure
     out = np.full(width, np.nan, np.float32)
-    if width == 1 and n != 1 or (width == 1 and n == 1 and not sure):
+    if not multi:
         if len(sure) == 1:
             out[0] = sure.pop()
         return out

@@ -270,6 +270,21 @@ def test_around_events_pads_with_not_observed_and_counts_what_it_leaves_out() ->
     assert got.quality[0] == pytest.approx(0.6) and got.quality[1] == 1
 
 
+def test_events_find_their_run_behind_a_gap_and_keep_their_order() -> None:
+    early, late = recording(250), recording(300, offset_s=20.0)
+    marks = (act(21.0, 3.0, "B"), act(1.0, 2.0, "A"), act(4.0, 18.0, "across"))
+    for r in (early, late):
+        r.annotations = marks
+    inside = cut(card({"policy": "inside_labels", "event_kind": "activity"}), "v", [early, late])
+    assert inside.event.tolist() == [0, 0, 1, 2] and inside.segment.tolist() == [1, 1, 0, 1]
+    np.testing.assert_allclose(inside.start_s, [21, 22, 1, 20])
+    np.testing.assert_array_equal(inside.data[0], late.data[:, 50:150])
+    around = cut(card({"policy": "around_events", "event_kind": "activity", "event_offset_s": 0.5}), "v", [early, late])
+    assert around.event.tolist() == [0, 1] and around.dropped == {"unobserved": 1}  # 4.0: half its window lies in the gap
+    np.testing.assert_allclose(around.start_s, [20.5, 0.5])
+    np.testing.assert_array_equal(around.data[0], late.data[:, 25:125])
+
+
 def test_unobserved_windows_are_dropped_and_a_flat_channel_costs_quality() -> None:
     r = recording(500)
     r.data[:, 0:60] = np.nan

@@ -174,7 +174,7 @@ def test_wave_brackets_pair_and_lonely_peaks_stay_points(tmp_path: Path) -> None
         (" 250 500", " 0 500", "lying_header"),
         ("rec 2 ", "rec 3 ", "lying_header"),
         ("rec.dat", "gone.dat", "missing"),
-        ("rec.dat", "../rec.dat", "unreadable"),
+        ("rec.dat", "../rec.dat", "wrong_format"),
         ("rec 2 250", "one fine day", "wrong_format"),
     ],
 )
