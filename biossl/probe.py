@@ -227,7 +227,8 @@ def _check_rows(corpus: Corpus, rows: Rows, train: Array, judged: Array, label: 
             if not len(some):
                 parts = sorted(set(rows.part) - {""})
                 raise DataError(
-                    f"{where}: no labelled window in part '{name}' of split '{split}'; labelled parts: {', '.join(parts) or 'none'}"
+                    f"{where}: no labelled window in part '{name}' of split '{split}'; labelled parts: {', '.join(parts) or 'none'}; "
+                    f"its splits: {', '.join(corpus.split_names())} (--splits NAME)"
                 )
         both = set(rows.subject[train]) & set(rows.subject[judged])
         if both:

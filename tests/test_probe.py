@@ -181,7 +181,9 @@ def test_faults_of_labels_and_splits_are_one_line(tmp_path):
     with pytest.raises(DataError, match="every labelled training window is 'yes'"):
         probe(encoder, corpus, "one")
     add_labels(corpus, csv("few", ["subject,few", "s000,a", "s001,b", "s003,a"]), key="subject", name="few")
-    with pytest.raises(DataError, match="no labelled window in part 'test' of split 'official'; labelled parts: train"):
+    with pytest.raises(
+        DataError, match="no labelled window in part 'test' of split 'official'; labelled parts: train; its splits: official"
+    ):
         probe(encoder, corpus, "few")
     with pytest.raises(DataError, match="no split 'offical'; did you mean 'official'"):
         probe(encoder, corpus, "group", split="offical")
@@ -237,7 +239,7 @@ def test_age_and_sex_alone_reach_what_was_measured_on_ptbxl(data_root, tmp_path)
 
     convert(load_card("ptbxl"), data_root / "ptbxl_subset", tmp_path / "c", view="resting", partial=True)
     corpus = Corpus.open(tmp_path / "c")
-    rows, _ = module._rows(corpus, "superclass", "official")
+    rows, _ = module._rows(corpus, "superclass", "subset")
     x = module._age_and_sex(corpus)[rows.index]
     train, test = rows.where("train"), rows.where("test")
     f = protocol.linear(x[train], rows.target.take(train), rows.subject[train], x[test])

@@ -83,7 +83,7 @@ def read_brainvision(
         findings.append(Finding("gap", "", 0.0, f"the recording was paused {len(cuts) - 1} times"))
     when = raw.info["meas_date"]
     lsb = resolution * cal.factors
-    whole = whole_counts and recoverable([np.rint(v / r) for v, r in zip(values, resolution, strict=True)])
+    whole = whole_counts and recoverable(list(values / resolution[:, None]), [0.0] * len(names))
     edges = [*sorted(cuts), values.shape[1]]
     return [
         Recording(

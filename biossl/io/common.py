@@ -130,9 +130,10 @@ def calibrate(
     return Calibration(names, types, tuple(out_units), np.array(factors, dtype=np.float64), findings)
 
 
-def recoverable(counts: Sequence[np.ndarray]) -> bool:
-    """Can whole counts be got back from float32 values? True when all are small enough for its 24-bit mantissa."""
-    return all(c.size == 0 or max(abs(int(c.min())), abs(int(c.max()))) < 2**22 for c in counts)
+def recoverable(counts: Sequence[np.ndarray], zeros: Sequence[float]) -> bool:
+    """Can whole counts be got back from float32 values? Their distance from ``zeros`` must leave room in 24 bits."""
+    spans = [(int(c.min()) - z, int(c.max()) - z) for c, z in zip(counts, zeros, strict=True) if c.size]
+    return all(max(-low, high) < 2**22 for low, high in spans)
 
 
 def meta(fmt: str, originals: Sequence[str], findings: list[Finding], **more: Any) -> dict[str, Any]:

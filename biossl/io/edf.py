@@ -130,7 +130,7 @@ def _recording(
     data = np.empty((len(counts), counts[0].size), dtype=np.float32)
     for k, x in enumerate(counts):
         data[k] = (x * gains[k] + offsets[k]) * cal.factors[k]
-    whole = recoverable([x + round(o / g) for x, g, o in zip(counts, gains, offsets, strict=True)])
+    whole = recoverable(counts, -offsets / gains)
     return Recording(
         data=data, sfreq=sfreq, ch_names=cal.names, ch_types=cal.types, units=cal.units, record=record, offset_s=offset_s,
         start=start, annotations=marks, lsb=lsb if whole else None, baseline=baseline if whole else None, meta=facts,
@@ -291,11 +291,11 @@ def _stretches(head: _Header, onsets: list[float], findings: list[Finding]) -> l
 
 
 def _counts(raw: np.ndarray, head: _Header, signal: int, first: int, last: int) -> np.ndarray:
-    """Samples of one signal in some data records, int64."""
+    """Samples of one signal in some data records, int16 or int32."""
     begin = sum(head.per_record[:signal]) * head.width
     block = np.ascontiguousarray(raw[first:last, begin : begin + head.per_record[signal] * head.width])
     if head.width == 2:
-        return block.view("<i2").reshape(-1).astype(np.int64)
-    parts = block.reshape(-1, 3).astype(np.int64)
+        return block.view("<i2").reshape(-1)
+    parts = block.reshape(-1, 3).astype(np.int32)
     value = parts[:, 0] | (parts[:, 1] << 8) | (parts[:, 2] << 16)
     return value - ((value & 0x800000) << 1)

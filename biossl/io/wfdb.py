@@ -163,10 +163,10 @@ def _read_segment(stem: Path, head: Any, start: int) -> _Run:
     if length == 0:
         raise RecordError("empty", f"{stem.name} holds no sample")
     same_rate = all(n == 1 for n in head.samps_per_frame)
-    record = wfdb.rdrecord(str(stem), physical=False, smooth_frames=same_rate, m2s=False, ignore_skew=True)
+    record = wfdb.rdrecord(str(stem), physical=False, smooth_frames=same_rate, m2s=False, ignore_skew=True, return_res=32)
     counts = list(record.d_signal.T) if same_rate else list(record.e_d_signal)
     for name, stated, x in zip(head.sig_name, head.checksum, counts, strict=True):
-        if stated is not None and (int(x.sum()) - stated) % 65536:
+        if stated is not None and (int(x.sum(dtype=np.int64)) - stated) % 65536:
             raise RecordError(
                 "bad_checksum",
                 f"signal {name!r} of {stem.name}: the samples do not match the header's checksum; copy the record again",
@@ -176,7 +176,7 @@ def _read_segment(stem: Path, head: Any, start: int) -> _Run:
     for x, fmt, skew, n in zip(counts, head.fmt, head.skew, head.samps_per_frame, strict=True):
         code = _INVALID.get(fmt)
         if skew:  # this signal lags: its first `skew` frames belong before the record
-            filler = code if code is not None else int(np.iinfo(np.int64).min)
+            filler = code if code is not None else int(np.iinfo(np.int32).min)
             x = np.concatenate([x[skew * n :], np.full(min(skew * n, x.size), filler, dtype=x.dtype)])
             code = filler
         signals.append(x)
@@ -338,7 +338,7 @@ def _recording(
             data[k] = _physical(run, c) * own.factors[k]
     lsb = baseline = None
     whole = [run.signals[c] for c in rows if run.gains[c]]
-    if len(whole) == len(rows) and recoverable([_valid(run, c) for c in rows]):
+    if len(whole) == len(rows) and recoverable([_valid(run, c) for c in rows], [run.baselines[c] for c in rows]):
         lsb = np.array([own.factors[k] / run.gains[c] for k, c in enumerate(rows)])
         baseline = np.array([-run.baselines[c] * lsb[k] for k, c in enumerate(rows)])
     originals = [facts["ch_names_original"][c] for c in rows]
@@ -350,10 +350,10 @@ def _recording(
 
 
 def _valid(run: _Run, c: int) -> np.ndarray:
-    """Counts above the baseline that are not the invalid code (what float32 must hold)."""
+    """Counts that are not the invalid code."""
     counts = run.signals[c]
     assert counts is not None
-    return (counts if run.invalid[c] is None else counts[counts != run.invalid[c]]) - run.baselines[c]
+    return counts if run.invalid[c] is None else counts[counts != run.invalid[c]]
 
 
 def _own_unit(

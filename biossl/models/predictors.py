@@ -28,6 +28,8 @@ class PredictorConfig:
     drop_path : float
     qkv_bias : bool
     norm_eps : float
+    init : {"normal", "fan_in"}
+        See :func:`biossl.models.transformer.init_weights`.
     """
 
     dim: int = 96
@@ -38,6 +40,7 @@ class PredictorConfig:
     drop_path: float = 0.0
     qkv_bias: bool = True
     norm_eps: float = 1e-5
+    init: Literal["normal", "fan_in"] = "normal"
 
 
 class LeadPredictor(nn.Module):
@@ -73,7 +76,7 @@ class LeadPredictor(nn.Module):
         )  # fmt: skip
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.proj = nn.Linear(config.dim, dim)
-        init_weights(self, self.blocks)
+        init_weights(self, self.blocks, config.init)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         self.position: Tensor
         self.register_buffer("position", sincos_2d(1, n_patches, config.dim), persistent=False)

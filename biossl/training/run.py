@@ -240,7 +240,7 @@ def _load_init(objective: Objective, init: str | Path) -> dict[str, Any]:
     there, here = to_plain(loaded.config), to_plain(ours.config)
     lines = [
         f"model.{key}: {there.get(key)} there, {here.get(key)} in the recipe"
-        for key in sorted({*there, *here} - {"drop_path"})  # decides no weight
+        for key in sorted({*there, *here} - {"drop_path", "init"})  # decide no weight
         if there.get(key) != here.get(key)
     ]
     if lines:

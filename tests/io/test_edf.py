@@ -37,7 +37,7 @@ def make_discontinuous(path: Path, gaps: dict[int, float]) -> None:
     for k in range(int(raw[236:244])):
         at = offset + k * size + begin
         field = bytes(raw[at : offset + (k + 1) * size])
-        field = field.replace(b"+9\x151\x14room\x14\x00", b"").ljust(len(field), b"\x00")  # a mark that only made room
+        field = field.replace(b"+2\x151\x14room\x14\x00", b"").ljust(len(field), b"\x00")  # a mark that only made room
         rest = field[field.index(b"\x14\x14\x00") :].rstrip(b"\x00")
         stamp = f"+{k + sum(s for r, s in gaps.items() if k >= r):g}".encode()
         new = (stamp + rest + b"\x00").ljust(len(field), b"\x00")
@@ -125,7 +125,7 @@ def test_records_that_overlap_are_refused(tmp_path: Path) -> None:
 
 def test_time_counts_from_the_first_sample(tmp_path: Path) -> None:
     path = tmp_path / "a.edf"
-    write(path, marks=((2.5, 1.0, "T1"), (9.0, 1.0, "room")))
+    write(path, marks=((2.5, 1.0, "T1"), (2.0, 1.0, "room")))
     make_discontinuous(path, {0: 0.25})
     patch(path, 168, b"02.03.2104.05.06")
     r = read_edf(path)[0]

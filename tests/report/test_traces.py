@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from biossl.channels import ECG_LEADS
+from biossl.report.traces import MM, draw
+from biossl.signal import Recording
+
+
+def recording(names: tuple[str, ...], kind: str, unit: str, sfreq: float = 250.0) -> Recording:
+    x = np.random.default_rng(0).standard_normal((len(names), round(20 * sfreq))).astype(np.float32)
+    return Recording(x, sfreq, names, (kind,) * len(names), (unit,) * len(names), "r1")
+
+
+@pytest.mark.parametrize("names", [ECG_LEADS, ("MLII", "V5")])
+def test_ecg_paper_is_true_to_size(names: tuple[str, ...]) -> None:
+    figure = draw(recording(names, "ecg", "mV"))
+    (axes,) = figure.axes
+    box = axes.get_window_extent()
+    seconds, millivolts = np.diff(axes.get_xlim())[0], np.diff(axes.get_ylim())[0]
+    assert box.width / figure.dpi / MM / seconds == pytest.approx(25, rel=1e-3)
+    assert box.height / figure.dpi / MM / millivolts == pytest.approx(10, rel=1e-3)
+    assert set(names) <= {t.get_text() for t in axes.texts}
+
+
+def test_eeg_has_the_first_channel_on_top_and_negative_up() -> None:
+    r = recording(("Fp1", "Cz", "O2"), "eeg", "uV")
+    r.data[:] = 0
+    r.data[0, 100] = 50.0
+    figure = draw(r)
+    (axes,) = figure.axes
+    bottom, top = axes.get_ylim()
+    assert bottom > top
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["Fp1", "Cz", "O2"]
+    assert axes.lines[0].get_ydata()[100] > axes.lines[0].get_ydata()[0]  # further down the page
+
+
+def test_inertial_sensors_have_a_panel_each() -> None:
+    a = recording(("acc_x", "acc_y", "acc_z"), "acc", "g", 50.0)
+    g = recording(("gyro_x", "gyro_y", "gyro_z"), "gyro", "rad/s", 50.0)
+    both = Recording(
+        np.concatenate([a.data, g.data]), 50.0, a.ch_names + g.ch_names, a.ch_types + g.ch_types, a.units + g.units, "r"
+    )
+    assert [x.get_ylabel() for x in draw(both).axes] == ["acceleration (g)", "rotation (rad/s)"]
+
+
+def test_missing_samples_and_short_recordings_are_drawn() -> None:
+    r = recording(("II", "V1"), "ecg", "mV")
+    r.data[0] = np.nan
+    draw(r)
+    draw(Recording(r.data[:, :40], 250.0, r.ch_names, r.ch_types, r.units, "short"), start_s=99.0)
