@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 EEG_BANDS_HZ = {"delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 45.0)}
 ECG_BANDS_HZ = {"vlf": (0.5, 2.0), "low": (2.0, 5.0), "qrs": (5.0, 15.0), "high": (15.0, 40.0)}
-SINGLE_BEAT_S = 2.0  # a shorter ECG window is taken as one beat
-SHAPE_POINTS = 40  # samples that describe a single beat, per lead
+SINGLE_BEAT_S = 2.5  # an ECG window up to this long is taken as one beat with its surroundings
+SHAPE_HZ = 60.0  # samples that describe a single beat, per lead
 FFT_BINS = 24
 _BLOCK = 256
 _FEW = 2_000  # windows that are done sooner than worker processes start
@@ -62,7 +62,7 @@ def hand_features(x: Array, spec: InputSpec) -> tuple[Array, list[str]]:
             table = _imu(x, spec)
         elif spec.modality == "eeg":
             table = _eeg(x, spec)
-        elif spec.window_s < SINGLE_BEAT_S:
+        elif spec.window_s <= SINGLE_BEAT_S:
             table = _single_beat(x, spec)
         else:
             table = _ecg(x, spec)
@@ -103,7 +103,7 @@ def corpus_features(corpus: Corpus, rows: Array, *, n_jobs: int = -1) -> tuple[A
             bar.update(len(done[0]))
     features = np.concatenate(parts)
     events = corpus.index["event"].fillna("").astype(str) if "event" in corpus.index else None
-    if corpus.spec.modality == "ecg" and corpus.spec.window_s < SINGLE_BEAT_S and events is not None and (events != "").any():
+    if corpus.spec.modality == "ecg" and corpus.spec.window_s <= SINGLE_BEAT_S and events is not None and (events != "").any():
         context, more = neighbour_intervals(
             corpus.index["record"].to_numpy(), corpus.index["start_s"].to_numpy(dtype=float), rows
         )
@@ -229,13 +229,14 @@ def _ecg_one(x: Array, spec: InputSpec) -> dict[str, float]:
 def _single_beat(x: Array, spec: InputSpec) -> dict[str, Array]:
     """Shape of one beat: resampled samples about the lead's median, amplitudes, steepness."""
     out: dict[str, Array] = {}
-    grid = np.linspace(0, x.shape[2] - 1, min(SHAPE_POINTS, x.shape[2])).round().astype(int)
+    n_points = min(x.shape[2], max(2, round(SHAPE_HZ * spec.window_s)))
+    grid = np.linspace(0, x.shape[2] - 1, n_points).round().astype(int)
     level = x - np.nanmedian(x, axis=2, keepdims=True)
     smooth = sps.convolve(_filled(level), np.full((1, 1, 3), 1 / 3), mode="same")
     for c, ch in enumerate(spec.ch_names):
         unseen = np.isnan(level[:, c]).all(axis=1)
         shape = np.where(unseen[:, None], np.nan, smooth[:, c][:, grid])
-        out |= {f"shape{i:02d}_{ch}": shape[:, i] for i in range(len(grid))}
+        out |= {f"shape{i:03d}_{ch}": shape[:, i] for i in range(len(grid))}
         out[f"range_{ch}"] = np.nanmax(level[:, c], axis=1) - np.nanmin(level[:, c], axis=1)
         out[f"sd_{ch}"] = np.nanstd(level[:, c], axis=1)
         out[f"slope_{ch}"] = np.nanmax(np.abs(np.diff(level[:, c], axis=1)), axis=1) * spec.sfreq

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from biossl import __version__, metrics, protocol
 from biossl.atomic import write_text
-from biossl.baselines import corpus_features
+from biossl.baselines import SINGLE_BEAT_S, corpus_features
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus, seen
 from biossl.errors import DataError, RequestError
@@ -160,6 +160,8 @@ def probe(
             result["cross_validation"] = {
                 key: cross[key] for key in ("models", "paired")
             } | {"counts": _counts(corpus, rows, used), "seen": everyone}  # fmt: skip
+    if (split is None or few) and len(used) > protocol.CROSS_ROWS:
+        notes.append(f"each fold of the cross-validation trains on {protocol.CROSS_ROWS:,} windows at most, drawn evenly")
     if layers is not None:
         result["layers"] = _layers(encoder, corpus, rows, train, judged, pool, layers, adapt, seed, split is None)
     if known:
@@ -173,7 +175,7 @@ def probe(
         notes.append(f"{total} judged subjects: an interval over so few is not to be trusted")
     if labels_fraction is not None or n_subjects is not None:
         notes.append(f"scarce labels: means over {len(draws)} draws; intervals cover subjects and draws")
-    if encoder.spec.modality == "ecg" and corpus.spec.window_s < 2 and baselines:
+    if encoder.spec.modality == "ecg" and corpus.spec.window_s <= SINGLE_BEAT_S and baselines:
         notes.append("hand features include the intervals to the neighbouring beats, which lie outside the window")
     result["notes"] = [*notes, *match.notes]
     return _keep(result, corpus, folder, out_file, part)

@@ -32,6 +32,7 @@ DEFAULT_C, DEFAULT_ALPHA, DEFAULT_K = 1e-2, 1e3, 10  # where one subject leaves 
 FOLDS = 5  # of a cross-validation that is reported
 CHOICE_FOLDS = 3  # of the inner one that chooses a setting
 CHOICE_ROWS = 4_000  # rows it uses at most, drawn evenly: the choice among six settings needs no more
+CROSS_ROWS = 20_000  # rows a fold of a reported cross-validation trains on at most
 MEMORY_ROWS = 20_000  # rows a nearest-neighbour head remembers at most
 MAX_ITER = 500
 
@@ -153,6 +154,7 @@ def out_of_fold(head: Any, x: Array, target: Target, subjects: Array, *, seed: i
     """Predictions of every row by a head trained without the row's subject (:data:`FOLDS` grouped folds)."""
     out: Array | None = None
     for train, test in grouped_folds(target, subjects, FOLDS, seed):
+        train = train[_spread(len(train), CROSS_ROWS, seed)]
         prediction = head(x[train], target.take(train), subjects[train], x[test], seed=seed).prediction
         if out is None:
             out = np.full((len(x), *prediction.shape[1:]), np.nan)
