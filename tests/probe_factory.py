@@ -23,7 +23,7 @@ def small_encoder(corpus: Corpus, seed: int = 5) -> TransformerEncoder:
 
 def make_run(folder: Path, *, n_subjects: int = 18, seen_parts: tuple[str, ...] = ("train",)) -> tuple[Path, Corpus]:
     """``folder/run`` and a corpus in ``folder/corpus`` with the split ``thirds`` (train, train, test by turns)."""
-    corpus = make_corpus(folder / "corpus", n_subjects=n_subjects, n_channels=2, windows_per_subject=4, splits={})
+    corpus = make_corpus(folder / "corpus", n_subjects=n_subjects, n_channels=2, windows_per_subject=4, n_samples=400, splits={})
     subjects = sorted(set(corpus.index["subject"]))
     lines = [f"{s},{('train', 'train', 'test')[i % 3]}" for i, s in enumerate(subjects)]
     (folder / "thirds.csv").write_text("subject,part\n" + "\n".join(lines) + "\n")

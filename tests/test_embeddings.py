@@ -121,7 +121,7 @@ def test_files_are_cut_into_windows_and_a_bad_one_costs_a_line(run, tmp_path):
     for name, fs in (("a", 100), ("b", 200)):
         (tmp_path / name).mkdir()
         wfdb.wrsamp(
-            "r1", fs=fs, units=["mV", "mV"], sig_name=["I", "II"], p_signal=rng.normal(size=(5 * fs, 2)), fmt=["16", "16"],
+            "r1", fs=fs, units=["mV", "mV"], sig_name=["I", "II"], p_signal=rng.normal(size=(9 * fs, 2)), fmt=["16", "16"],
             write_dir=str(tmp_path / name),
         )  # fmt: skip
     (tmp_path / "c.hea").write_text("nonsense")
@@ -129,7 +129,7 @@ def test_files_are_cut_into_windows_and_a_bad_one_costs_a_line(run, tmp_path):
     files = [tmp_path / "a" / "r1.hea", tmp_path / "b" / "r1.hea", tmp_path / "c.hea"]
     result = embed_to_parquet(folder, files, out)
     frame = pd.read_parquet(out)
-    assert len(frame) == 4 and frame["start_s"].tolist() == [0.0, 2.0, 0.0, 2.0] and frame["record"].nunique() == 2
+    assert len(frame) == 4 and frame["start_s"].tolist() == [0.0, 4.0, 0.0, 4.0] and frame["record"].nunique() == 2
     assert frame["subject"].isna().all() and len(result["unreadable"]) == 1 and "c.hea" in result["unreadable"][0]
     embed_to_parquet(folder, files[:2], out, per="recording", overwrite=True)
     assert pd.read_parquet(out)["n_windows"].tolist() == [2, 2]

@@ -153,7 +153,7 @@ def test_other_kinds_of_label_are_judged_by_their_own_metric(run, tmp_path, labe
 
 
 def test_without_a_split_all_rows_are_cross_validated_by_subject(tmp_path):
-    corpus = make_corpus(tmp_path / "c", n_subjects=8, n_channels=2, windows_per_subject=4, splits={})
+    corpus = make_corpus(tmp_path / "c", n_subjects=8, n_channels=2, windows_per_subject=4, n_samples=400, splits={})
     encoder = save_encoder(small_encoder(corpus), tmp_path / "e")
     done = probe(encoder, corpus, "group")
     assert done["split"] is None and done["part"] == "cross-validation"
@@ -226,7 +226,7 @@ def test_random_encoders_differ_by_seed_and_leave_torch_alone(run):
     before = torch.random.get_rng_state()
     one, two, again = (module.random_encoder(encoder, s) for s in (0, 1, 0))
     assert torch.equal(before, torch.random.get_rng_state())
-    x = torch.randn(2, 2, 200)
+    x = torch.randn(2, 2, 400)
     assert torch.equal(one.embed(x), again.embed(x)) and not torch.allclose(one.embed(x), two.embed(x))
 
 

@@ -132,9 +132,8 @@ def main(argv: list[str] | None = None) -> int:
         import difflib
 
         near = difflib.get_close_matches(verb, VERBS, n=1)
-        print(
-            f"biossl: no verb '{verb}'{f'; did you mean {near[0]}?' if near else ''}; `biossl --help` names them", file=sys.stderr
-        )
+        hint = f"did you mean {near[0]}? " if near else ""
+        print(f"biossl: no verb '{verb}'; {hint}`biossl --help` names them", file=sys.stderr)
         return 2
     _json_mode = "--json" in argv
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")

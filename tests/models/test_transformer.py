@@ -206,6 +206,14 @@ def test_initialisation_scales_residual_outputs_by_depth() -> None:
         assert (block.mlp.fc1.bias == 0).all()
 
 
+def test_fan_in_initialisation_keeps_small_widths_from_being_linear() -> None:
+    spec = InputSpec("ecg", 100.0, 200, ("I", "II"), ("ecg",) * 2, ("mV",) * 2)
+    encoder = TransformerEncoder(spec, EncoderConfig(dim=128, depth=2, heads=4, init="fan_in"))
+    assert encoder.tokenizer.proj.weight.std().item() == pytest.approx(20**-0.5, rel=0.1)
+    assert encoder.blocks[1].attn.qkv.weight.std().item() == pytest.approx(128**-0.5, rel=0.1)
+    assert encoder.blocks[1].mlp.fc2.weight.std().item() == pytest.approx(512**-0.5 / math.sqrt(4), rel=0.1)
+
+
 def test_the_published_encoder_has_its_published_size() -> None:
     from biossl.importers.ecg_jepa import ecg_jepa_config, ecg_jepa_spec
 

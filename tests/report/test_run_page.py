@@ -80,7 +80,7 @@ def test_cohort_flow_and_split_counts_are_those_of_the_corpus(run, page):
     _, corpus = run
     flow = page[page.index('class="flow"') :]
     assert f"<b>{corpus.funnel['files_found']}</b>recordings found" in flow
-    assert f"<b>{len(corpus)}</b>windows of 2 s" in flow and "<b>18</b>subjects" in flow
+    assert f"<b>{len(corpus)}</b>windows of 4 s" in flow and "<b>18</b>subjects" in flow
     assert re.search(r"<td>train</td><td[^>]*>12</td><td[^>]*>12</td><td[^>]*>48</td>", page)
 
 
