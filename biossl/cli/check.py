@@ -52,12 +52,6 @@ def kind_of(thing: str) -> str:
     from biossl.resources import resources
 
     path = Path(thing)
-    if path.is_dir():
-        if (path / "spec.json").is_file() or (path / "plan.json").is_file():
-            return "corpus"
-        if any((path / p).is_file() for p in ("encoder.yaml", "encoder/encoder.yaml", "checkpoints/latest")):
-            return "encoder"
-        raise RequestError(f"{path}: neither a corpus (spec.json) nor an encoder folder (encoder.yaml); check the path")
     if path.is_file():
         keys = set(load_yaml(path))
         if {"objective", "train"} & keys:
@@ -65,9 +59,15 @@ def kind_of(thing: str) -> str:
         if {"views", "files"} & keys:
             return "card"
         raise RequestError(f"{path}: neither a recipe (objective, train) nor a card (views, files); check the file")
+    if (path / "spec.json").is_file() or (path / "plan.json").is_file():
+        return "corpus"
+    if any((path / p).is_file() for p in ("encoder.yaml", "encoder/encoder.yaml", "checkpoints/latest")):
+        return "encoder"
     name = path.as_posix().removeprefix("./").removesuffix(".yaml")
     if f"{name.removeprefix('data_cards/')}.yaml" in resources("data_cards"):
         return "card"
+    if path.is_dir() and f"{name.removeprefix('recipes/')}.yaml" not in resources("recipes"):
+        raise RequestError(f"{path}: neither a corpus (spec.json) nor an encoder folder (encoder.yaml); check the path")
     return "recipe"  # find_recipe says what is wrong when it is none
 
 

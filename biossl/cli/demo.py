@@ -10,7 +10,7 @@ EXAMPLE = "biossl demo --out runs/demo"
 def arguments(parser: Any) -> None:
     """Options of the verb."""
     parser.add_argument("--out", type=str, default="runs/demo", help="folder to make")
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated patients")
+    parser.add_argument("--seed", type=int, default=1, help="of the simulated patients")
     parser.add_argument("--overwrite", action="store_true", help="remove an earlier demo in that folder")
 
 

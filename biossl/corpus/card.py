@@ -301,7 +301,7 @@ def load_card(name_or_path: str | Path) -> Card:
     from biossl.corpus.card_check import check_card
 
     text = str(name_or_path)
-    packaged = not (text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text or Path(text).exists())
+    packaged = not (text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text or Path(text).is_file())
     path = resource(f"data_cards/{text}.yaml") if packaged else Path(text)
     card = build(Card, load_yaml(path), where=str(path))
     check_card(card, where=str(path))

@@ -73,12 +73,12 @@ def find_recipe(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if path.is_file():
         return path
-    if path.is_dir():
-        raise RequestError(f"{path}: a folder, not a recipe; give a YAML file or a name of `biossl list recipes`")
     name = path.as_posix().removeprefix("./").removeprefix("recipes/").removesuffix(".yaml")
     known = [r.removesuffix(".yaml") for r in resources("recipes")]
     if name in known:
-        return resource_root("recipes") / f"{name}.yaml"
+        return resource_root("recipes") / f"{name}.yaml"  # also where a folder happens to have that name
+    if path.is_dir():
+        raise RequestError(f"{path}: a folder, not a recipe; give a YAML file or a name of `biossl list recipes`")
     raise RequestError(f"{path_or_name}: no such file and no packaged recipe; {nearest(name, known)} (`biossl list recipes`)")
 
 
