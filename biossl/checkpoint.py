@@ -276,12 +276,15 @@ def require_match(encoder_spec: InputSpec, corpus_spec: InputSpec, *, adapt: boo
     hard = [line for key, line in differences.items() if key not in adaptable]
     soft = [line for key, line in differences.items() if key in adaptable]
     if not common:
+        soft = [line for line in soft if not line.startswith("ch_names")]
         hard.append(f"no channel in common ({' '.join(encoder_spec.ch_names)} here, {' '.join(corpus_spec.ch_names)} there)")
     if hard:
-        raise DataError(f"the corpus does not fit the encoder: {'; '.join(hard + soft)}; convert with a view that matches")
+        raise DataError(
+            f"the corpus does not fit the encoder: {'; '.join(hard + soft)} (here: the encoder); convert with a view that matches"
+        )
     if soft and not adapt:
         raise DataError(
-            f"the corpus does not fit the encoder: {'; '.join(soft)}; convert with a view that matches, or add --adapt"
+            f"the corpus does not fit the encoder: {'; '.join(soft)} (here: the encoder); convert with a view that matches, or add --adapt"
         )
     return Match(tuple(corpus_spec.ch_names.index(c) for c in common), tuple(f"adapted {line}" for line in soft))
 

@@ -25,7 +25,7 @@ def demo(out: str | Path, *, seed: int = SEED, patients: int = PATIENTS, overwri
     Parameters
     ----------
     out : path
-        Folder to make: ``recordings/``, ``corpus/``, the run's own files, ``embeddings.parquet`` and ``report.html``.
+        Folder to make: ``recordings/``, ``corpus/``, the run ``simulated_ecg/``, ``embeddings.parquet`` and ``report.html``.
     seed : int
         Of the simulated patients.
     patients : int
@@ -59,15 +59,15 @@ def demo(out: str | Path, *, seed: int = SEED, patients: int = PATIENTS, overwri
     run = Path(out)
     begun = time.monotonic()
     if run.exists() and any(run.iterdir() if run.is_dir() else [run]):
-        if not overwrite:
+        if (run / "report.html").is_file() and not overwrite:
             raise RequestError(f"{run}: exists; give another --out, or --overwrite")
-        if not (run / "recordings" / "card.yaml").is_file():
-            raise RequestError(f"{run}: holds something else than a demo; give another --out")
+        if not (run / "recordings").is_dir():  # what was stopped half-way is begun anew
+            raise RequestError(f"{run}: exists and is no demo; give another --out")
         shutil.rmtree(run)
     card = write_patients(run / "recordings", n_patients=patients, seed=seed, test_share=TEST_SHARE)
     converted = convert(card, card.parent, run / "corpus", view="resting")
     corpus = Corpus.open(converted["path"])
-    trained = pretrain(load_recipe("demo/ecg_jepa"), [(corpus, 1.0)], run / "run")
+    trained = pretrain(load_recipe("demo/ecg_jepa"), [(corpus, 1.0)], run / "simulated_ecg")
     judged = probe(trained["run"], corpus, "diagnosis", pool=POOL, seed=seed)
     embed_to_parquet(trained["encoder"], corpus.path, run / "embeddings.parquet")
     write_report(trained["run"], run / "report.html", label="diagnosis")

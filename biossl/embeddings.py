@@ -168,6 +168,7 @@ def _keys(corpus: Corpus) -> pd.DataFrame:
     """Keys and labels of every window; unknown labels are null."""
     frame = corpus.index[[k for k in KEYS if k in corpus.index]].copy()
     for name in corpus.label_names():
+        corpus.events  # noqa: B018 (a missing table is an error, not a label left out)
         try:
             labels = corpus.labels(name)
         except DataError:

@@ -110,6 +110,10 @@ def probe(
     encoder = load_encoder(folder)
     pool_parts(pool)
     _check_request(part, labels_fraction, n_subjects)
+    if seed < 0:
+        raise RequestError(f"--seed {seed}: give 0 or more")
+    if layers is not None and layers != "all":
+        _check_layers([int(n) for n in layers], len(encoder.blocks))
     match = require_match(encoder.spec, corpus.spec, adapt=adapt)
     split = _split_name(corpus, split)
     if split is None and (labels_fraction is not None or n_subjects is not None):
@@ -121,6 +125,10 @@ def probe(
     out_file = _out_file(out, folder, corpus, label, split, part, pool, labels_fraction, n_subjects)
     if out_file is not None and out_file.exists() and not overwrite:
         raise RequestError(f"{out_file}: exists; give another --out or add --overwrite")
+    if out_file is not None and out_file.is_dir():
+        raise RequestError(f"{out_file}: a folder; give the name of a .json file")
+    if n_subjects is not None:  # before the features, which take long
+        protocol.draw_subjects(rows.subject[train], n_subjects, 1, seed)
     known = seen(corpus, rows.index[judged], encoder.info["seen"].get("subjects", []))
     total = len(np.unique(rows.subject[judged]))
     if known and not allow_seen:
@@ -191,6 +199,12 @@ def _check_request(part: str, labels_fraction: float | None, n_subjects: int | N
         raise RequestError("--labels-fraction and --n-subjects are two axes; give one of them")
     if labels_fraction is not None and not 0 < labels_fraction <= 1:
         raise RequestError(f"--labels-fraction {labels_fraction:g}: give a share above 0 and up to 1, e.g. 0.1")
+
+
+def _check_layers(layers: list[int], depth: int) -> None:
+    wrong = [n for n in layers if not 0 <= n < depth]
+    if wrong:
+        raise RequestError(f"--layers {wrong[0]}: the encoder has blocks 0 to {depth - 1}")
 
 
 def _split_name(corpus: Corpus, split: str | None) -> str | None:

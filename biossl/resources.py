@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from biossl.errors import RequestError
@@ -23,9 +24,14 @@ def resource(name: str) -> Path:
     path = resource_root(kind) / rest
     if not path.is_file():
         raise RequestError(
-            f"{name}: no such packaged file; `biossl list {'recipes' if kind == 'recipes' else 'cards'}` names them"
+            f"{name}: no such packaged file{_near(rest, kind)}; `biossl list {'recipes' if kind == 'recipes' else 'cards'}` names them"
         )
     return path
+
+
+def _near(name: str, kind: str) -> str:
+    near = difflib.get_close_matches(name, resources(kind), n=1)
+    return f", did you mean '{near[0].removesuffix('.yaml')}'?" if near else ""
 
 
 def resources(kind: str) -> list[str]:

@@ -10,7 +10,7 @@ when the card says so).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -274,4 +274,6 @@ class InputSpec:
 
 
 def _show(value: Any) -> str:
+    if is_dataclass(value):  # a filter: only what is set
+        return " ".join(f"{f.name}={v}" for f in fields(value) if (v := getattr(value, f.name)) is not None) or "none"
     return " ".join(value) if isinstance(value, tuple) else str(value)

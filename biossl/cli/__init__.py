@@ -150,6 +150,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"biossl {verb}: stopped; run the same command again to go on", file=sys.stderr)
         return 130
+    except MemoryError:
+        print(f"biossl {verb}: not enough memory; close other programs or use a larger machine", file=sys.stderr)
+        return 3
     except BrokenPipeError:
         return 0
     except OSError as error:

@@ -29,6 +29,8 @@ def run(args: Any) -> dict[str, Any]:
     plot = Path(args.plot) if args.plot else None
     if plot is not None and plot.exists() and not args.overwrite:
         raise RequestError(f"{plot}: exists; give another name, or --overwrite")
+    if plot is not None and plot.is_dir():
+        raise RequestError(f"{plot}: a folder; give the name of a .png file")
     if not path.exists() and not Path(f"{path}.hea").exists():
         raise RequestError(f"{path}: no such file or folder; check the path")
     card = None

@@ -49,8 +49,7 @@ def names(kind: str) -> dict[str, str]:
 
 def copy(kind: str, name: str, dest: Path, *, overwrite: bool = False) -> Path:
     """Copy a packaged recipe or card; returns the path written."""
-    import shutil
-
+    from biossl.atomic import write_bytes
     from biossl.config import nearest
     from biossl.errors import RequestError
     from biossl.resources import resource_root, resources
@@ -65,8 +64,7 @@ def copy(kind: str, name: str, dest: Path, *, overwrite: bool = False) -> Path:
     target = dest / Path(file).name if dest.is_dir() else dest
     if target.exists() and not overwrite:
         raise RequestError(f"{target}: exists; give another name, or --overwrite")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(resource_root(folder) / file, target)
+    write_bytes(target, (resource_root(folder) / file).read_bytes())
     return target
 
 

@@ -115,6 +115,8 @@ def convert_tasks(
     from biossl.corpus.identity import Pseudonyms
     from biossl.corpus.views import view_spec
 
+    if n_jobs is not None and n_jobs < 1:
+        raise RequestError(f"--jobs {n_jobs}: give 1 or more")
     out = Path(out)
     _view(card, view)
     notes = _compare_expected(card, tasks, partial)
@@ -293,8 +295,6 @@ def _run(jobs: list[Job], load: Callable[..., Any], n_jobs: int | None) -> None:
     import joblib
 
     n_jobs = joblib.cpu_count() if n_jobs is None else n_jobs
-    if n_jobs < 1:
-        raise RequestError(f"--jobs {n_jobs}: give 1 or more")
     with Progress(sum(len(j.tasks) for j in jobs), "convert", "records") as bar:
         todo = []
         for job in jobs:

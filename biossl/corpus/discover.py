@@ -84,7 +84,7 @@ def discover(card: Card, source: str | Path, view: str) -> list[RecordTask]:
     root, paths = list_files(source)
     patterns = [re.compile(rf"(?:^|.*[/!])(?:{f.pattern})") for f in card.files]
     only = re.compile(card.views[view].files)
-    tables = [_Table(t, root, paths) for t in card.tables]
+    tables = [_Table(t, root, paths, card.public) for t in card.tables]
     intervals = [find_file(f.intervals.file, root, paths) if f.intervals else "" for f in card.files]
     names = covariate_names(card)
     tasks: dict[str, RecordTask] = {}
@@ -95,8 +95,9 @@ def discover(card: Card, source: str | Path, view: str) -> list[RecordTask]:
                 continue
             task = _task(card, root, path, i, match.groupdict(), tables, names, intervals[i])
             if task.record in tasks:
+                both = f"record {task.record!r} comes from {tasks[task.record].path} and {path}"
                 raise RequestError(
-                    f"{source}: record {task.record!r} comes from {tasks[task.record].path} and {path}; "
+                    f"{source}: {both if card.public else 'two files are one record'}; "
                     f"remove one or widen the group 'record' of the card's pattern"
                 )
             tasks[task.record] = task
@@ -192,7 +193,7 @@ def _task(
 class _Table:
     """A metadata table read once; rows by key, only the columns the card names (the subject's under None)."""
 
-    def __init__(self, table: MetadataTable, root: Path, paths: list[str]) -> None:
+    def __init__(self, table: MetadataTable, root: Path, paths: list[str], public: bool) -> None:
         import io
 
         import pandas as pd
@@ -222,15 +223,18 @@ class _Table:
                 cells = cells.str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
             frame[column] = cells.replace(table.replace.get(str(column), {}))
         self.rows: dict[str, dict[str | None, str]] = {}
-        for cells_of_row in frame.to_dict("records"):
+        for number, cells_of_row in enumerate(frame.to_dict("records"), start=1):
+            shown = repr(cells_of_row[table.key]) if public else f"row {number}"  # ids of patients stay here
             try:
                 key = format_key(str(cells_of_row[table.key]), table.key_format)
             except ValueError:
                 raise RequestError(
-                    f"{root / path}: {cells_of_row[table.key]!r} in column {table.key!r} is not a whole number, as the card says"
+                    f"{root / path}: {shown} in column {table.key!r} is not a whole number, as the card says"
                 ) from None
             if key in self.rows:
-                raise RequestError(f"{root / path}: column {table.key!r} has {key!r} twice; keep one row")
+                raise RequestError(
+                    f"{root / path}: column {table.key!r} has {repr(key) if public else f'the value of row {number}'} twice; keep one row"
+                )
             row: dict[str | None, str] = {str(new): str(cells_of_row[old]) for old, new in wanted.items()}
             if table.subject_column:
                 row[None] = str(cells_of_row[table.subject_column])

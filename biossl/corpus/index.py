@@ -114,6 +114,8 @@ class Corpus:
         from biossl.corpus.card import Card
 
         file = self.path / "card.yaml"
+        if not file.is_file():
+            raise DataError(f"{file}: missing; make the corpus again with `biossl convert ... --overwrite`")
         return build(Card, load_yaml(file), where=str(file))
 
     @cached_property
@@ -246,6 +248,7 @@ class Corpus:
                     f"{file}: damaged shard, its SHA-256 differs from the one in spec.json; "
                     "make the corpus again with `biossl convert ... --overwrite`"
                 )
+        self.events  # noqa: B018 (raises when the table is missing or damaged)
         if len(self.index) != len(self) or corpus_hash(self.facts, self.index) != self.hash:
             raise DataError(
                 f"{self.path / 'index.parquet'}: differs from the one that was written; "

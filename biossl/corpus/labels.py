@@ -327,6 +327,8 @@ def add_labels(
         day = cells[nearest] if nearest else ""
         if not _absent(cells[column]):
             by_id.setdefault(own, []).append((cells[column].strip(), day))
+    if not by_id:
+        raise DataError(f"{csv}: column '{column}' is empty in every row; fill it")
     index = corpus.index
     present = set(index[key])
     matched = [i for i in by_id if i in present]

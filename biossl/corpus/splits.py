@@ -128,6 +128,8 @@ def make_split(
     --------
     >>> make_split(corpus, "cv", folds=5, stratify="superclass")  # doctest: +SKIP
     """
+    if seed < 0:
+        raise RequestError(f"--seed {seed}: give 0 or more")
     file = _free(corpus, name, overwrite)
     subjects = sorted(set(corpus.index["subject"]))
     frame: dict[str, list[Any]]

@@ -21,6 +21,7 @@ _FORMATS = {
     "wav": "WAV audio containers of biosignals (uncalibrated: units come from the card)",
     "table": "CSV, text and zipped tables (columns, rate and units come from the card)",
 }
+_HEADERS = {".hea": "WFDB", ".edf": "EDF", ".bdf": "BDF", ".vhdr": "BrainVision"}
 
 
 def formats() -> dict[str, str]:
@@ -83,6 +84,10 @@ def read(path: str | Path, **options: Any) -> list[Recording]:
 
         return read_wav(path, **shared)
     if options.get("table") is None:
+        kind = _HEADERS.get(Path(path).suffix.lower())
+        if kind is not None:  # the name does not decide what it is, but it says what was expected
+            text = f"a text that is no {kind} header; copy it again (or, if it is a table, describe it with a card)"
+            raise RecordError("needs_card", text, str(path))
         raise RecordError(
             "needs_card", "a table states neither rate nor units; describe it with `biossl card new FOLDER`", str(path)
         )

@@ -25,6 +25,7 @@ from biossl.signal import Annotation, Recording
 
 EDF_MAGIC, BDF_MAGIC = b"0       ", b"\xffBIOSEMI"
 _TAL = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15(\d+(?:\.\d*)?))?\x14([^\x00]*)\x14\x00")
+_MAX_SFREQ = 1e6  # Hz; no biosignal is sampled faster, so the duration of a data record is wrong
 _MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split()
 
 
@@ -174,6 +175,8 @@ def _header(path: Path) -> tuple[_Header, list[int]]:
     has_signal = any(name not in ("EDF Annotations", "BDF Annotations") for name in texts)
     if has_signal and record_s == 0:
         raise RecordError("lying_header", "data records of 0 s that hold signals; mend the header")
+    if has_signal and max(per_record) / record_s > _MAX_SFREQ:
+        raise RecordError("lying_header", f"{max(per_record)} samples in a data record of {record_s:g} s; mend the header")
     if n_records == 0:
         raise RecordError("empty", "the file holds a header and no data; copy it again")
     gains, offsets, zero = np.ones(n_signals), np.zeros(n_signals), []

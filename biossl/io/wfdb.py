@@ -202,7 +202,7 @@ def _check_files(stem: Path, head: Any) -> int:
         size = path.stat().st_size
         fmt = head.fmt[rows[0]]
         if fmt not in _BITS and fmt not in _FLAC:
-            raise RecordError("wrong_format", f"WFDB storage format {fmt} is not known")
+            raise RecordError("wrong_format", f"WFDB storage format {fmt} is not known; mend the header")
         if size == 0:
             raise RecordError("empty", f"signal file {name} is empty; copy it again")
         if length is None or fmt in _FLAC:

@@ -83,6 +83,8 @@ def token_grid(spec: InputSpec, config: EncoderConfig) -> tuple[int, int]:
     >>> token_grid(InputSpec("ecg", 250.0, 2500, ("I", "II"), ("ecg",) * 2, ("mV",) * 2), EncoderConfig())
     (2, 50)
     """
+    if config.dim < 4 or config.heads < 1:
+        raise RequestError(f"encoder: dim must be at least 4 and heads at least 1, not {config.dim} and {config.heads}")
     if config.dim % 4 or config.dim % config.heads:
         raise RequestError(f"encoder.dim: {config.dim} must be a multiple of 4 and of encoder.heads ({config.heads})")
     if config.depth < 1 or config.registers < 0 or not 0.0 <= config.drop_path < 1.0:

@@ -144,7 +144,7 @@ def _belonging(files: list[Path]) -> Iterator[Path]:
             lines = [line for line in f.read(1 << 20).splitlines() if line.strip() and not line.startswith("#")]
         if lines and re.match(r"\s*\S+/\d+\s", lines[0]):
             for line in lines[1:]:
-                yield path.with_name(f"{line.split()[0]}.hea")
+                yield path.parent / f"{line.split()[0]}.hea"  # whatever stands there; the reader refuses other folders
 
 
 def paragraph(result: dict[str, Any]) -> str:

@@ -27,7 +27,9 @@ from biossl.errors import MachineError, RequestError
 from biossl.objectives.base import Objective
 from biossl.progress import Progress
 from biossl.recipe import Recipe
+from biossl.signal import InputSpec
 from biossl.training.data import Order, Source, make_loader, make_sources
+from biossl.training.limits import check_limits
 from biossl.training.log import TrainLog
 from biossl.training.loop import Loop
 from biossl.training.monitors import Watcher
@@ -89,11 +91,12 @@ def pretrain(
         raise RequestError(
             "WORLD_SIZE is above 1: a run folder is written by one process; start the command once, without torchrun"
         )
+    check_limits(recipe)
     begun = time.monotonic()
     sources, notes = make_sources(corpora, channels=recipe.data.channels, split=split)
     _guard(sources, split)
     spec = sources[0].spec
-    objective = recipe.build(spec)
+    objective = _build(recipe, spec)
     started_from = _load_init(objective, init) if init is not None else {}
     plan = {
         "recipe": recipe.to_dict(),
@@ -142,8 +145,8 @@ def pretrain(
         "seen_keys": len(seen["subjects"]),
         "parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
     }
+    run.write_facts(facts)  # first: by it a folder is known as a run
     write_text(run.recipe, dump_yaml(recipe.to_dict()))
-    run.write_facts(facts)
     for line in [_headline(recipe, sources, facts), *([watcher.note] if watcher is not None else []), *notes]:
         note(line)
     if checkpoint is not None:
@@ -200,11 +203,8 @@ def _fit(
             fit(loop, device=path.device, io=io, resume=checkpoint)
     except SystemExit:  # the trainer's answer to a second Ctrl-C
         raise KeyboardInterrupt from None
-    except (torch.OutOfMemoryError, MemoryError):
-        raise _out_of_memory() from None
-    except RuntimeError as error:
-        if "allocate memory" in str(error):
-            raise _out_of_memory() from None
+    except (MemoryError, RuntimeError) as error:
+        _raise_out_of_memory(error)
         raise
     finally:
         interrupt.restore()
@@ -213,8 +213,20 @@ def _fit(
         raise KeyboardInterrupt
 
 
-def _out_of_memory() -> MachineError:
-    return MachineError("out of memory; double train.accumulate (the result stays the same) or lower data.batch_size")
+def _build(recipe: Recipe, spec: InputSpec) -> Objective:
+    try:
+        return recipe.build(spec)
+    except (MemoryError, RuntimeError) as error:
+        _raise_out_of_memory(error, "the model does not fit in memory; lower model.dim or model.depth")
+        raise
+
+
+def _raise_out_of_memory(
+    error: Exception, text: str = "out of memory; double train.accumulate (the result stays the same) or lower data.batch_size"
+) -> None:
+    """MachineError when that is what the error says; the frameworks say it in three ways."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+        raise MachineError(text) from None
 
 
 def _watched(recipe: Recipe) -> bool:

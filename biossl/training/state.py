@@ -326,8 +326,10 @@ class RunFolder:
         """What ``run.json`` holds; DataError when it is damaged."""
         try:
             saved: dict[str, Any] = json.loads(self.facts.read_text(encoding="utf-8"))
+            if not {"plan", "numeric_path"} <= set(saved):
+                raise ValueError
             return saved
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             raise DataError(f"{self.facts}: damaged; give another --out or --overwrite") from None
 
     def _compare(self, saved: dict[str, Any], plan: dict[str, Any]) -> None:

@@ -94,6 +94,8 @@ def _cases(place: Path) -> dict[str, tuple[list[str], int, str]]:
         "not a corpus": (["split", str(place / "src"), "--name", "x"], 2, "not a corpus"),
         "label absent": (["split", corpus, "--name", "x", "--stratify", "sex"], 4, "no label 'sex'"),
         "ids that match nothing": (["label", corpus, str(table), "--key", "subject", "--name", "v"], 2, "no column 'subject'"),
+        "no process": ([*_convert(place, corpus="c0"), "--partial", "--jobs", "0"], 2, "--jobs 0: give 1 or more"),
+        "negative seed": (["split", corpus, "--name", "x", "--seed", "-1"], 2, "--seed -1"),
         "unknown option": (["label", corpus, str(table), "--key", "record", "--name", "v", "--nearst", "x"], 2, "nearst"),
     }  # fmt: skip
 
@@ -102,7 +104,7 @@ def _cases(place: Path) -> dict[str, tuple[list[str], int, str]]:
     "case",
     [
         "card missing", "source missing", "view unknown", "output exists", "fewer than expected", "corpus missing", "not a corpus",
-        "label absent", "ids that match nothing", "unknown option",
+        "label absent", "ids that match nothing", "no process", "negative seed", "unknown option",
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(place: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
@@ -114,6 +116,7 @@ def test_a_mistake_is_one_line(place: Path, capsys: pytest.CaptureFixture[str], 
     out, err = capsys.readouterr()
     assert found == code and text in err, err
     assert out == "" and "Traceback" not in err and len(err.strip().splitlines()) == 1
+    assert not (place / "c0").exists()
 
 
 def test_every_file_bad_is_exit_4_and_some_bad_is_exit_0(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,3 +114,15 @@ def test_a_table_is_read_with_its_card(data_root: Path, capsys: pytest.CaptureFi
     assert code == 4 and "card" in err
     code, out, _ = run(capsys, path, "--card", "bidmc")
     assert code == 0 and "V aVR II" in out
+
+
+def test_a_header_that_points_elsewhere_costs_its_own_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A segment named ``../x`` once ended the listing of the whole folder."""
+    record(tmp_path)
+    (tmp_path / "seg.hea").write_text("seg/2 1 360 2000\n../other/100 1000\ns3://x/y 1000\n")
+    code, out, err = run(capsys, str(tmp_path))
+    assert code == 0 and err.count("Traceback") == 0
+    assert "rec.hea" in out and "! wrong_format:" in out and "1 files read, 1 not readable" in out
+    (tmp_path / "plot").mkdir()
+    code, _, err = run(capsys, str(tmp_path / "rec.hea"), "--plot", str(tmp_path / "plot"), "--overwrite")
+    assert code == 2 and "a folder" in err

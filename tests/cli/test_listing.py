@@ -53,3 +53,16 @@ def test_what_exists_is_not_replaced_unless_asked(capsys, tmp_path):
 def test_a_wrong_name_is_one_line(capsys, argv, text):
     code, _, err = run(capsys, *argv)
     assert code == 2 and text in err and err.count("\n") == 1
+
+
+def test_a_copy_that_cannot_be_written_leaves_nothing(capsys, tmp_path, monkeypatch):
+    import errno
+
+    from biossl import atomic
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic, "_fsync_file", full)
+    code, out, err = run(capsys, "recipes", "--copy", "ecg/jepa_small", str(tmp_path / "x.yaml"))
+    assert code == 3 and out == "" and "x.yaml: the disk is full" in err and list(tmp_path.iterdir()) == []

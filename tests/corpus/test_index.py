@@ -208,3 +208,13 @@ def test_what_is_no_corpus(tmp_path: Path, copy: Path) -> None:
     (copy / "plan.json").write_text("{}")
     with pytest.raises(RequestError, match="has not ended"):
         Corpus.open(copy)
+
+
+def test_a_missing_table_of_events_is_found(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "c")
+    (corpus.path / "events.parquet").unlink()
+    with pytest.raises(DataError, match="events.parquet: missing"):
+        Corpus.open(corpus.path).verify()
+    (corpus.path / "card.yaml").unlink()
+    with pytest.raises(DataError, match="card.yaml: missing; make the corpus again"):
+        _ = Corpus.open(corpus.path).card

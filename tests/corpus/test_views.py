@@ -399,3 +399,13 @@ def test_derived_leads_are_cut_like_recorded_ones() -> None:
     got = cut(c, "v", [r])
     np.testing.assert_allclose(got.data[0], np.stack([data[0], data[1] - data[0], data[1] - data[0] / 2])[:, :100], atol=1e-6)
     assert got.lsb is None
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_record_found_twice_names_no_file_of_a_private_set(tmp_path: Path, public: bool) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "p4711_1.csv").write_text("acc_x,acc_y\n0,0\n")
+    with pytest.raises(RequestError, match="remove one or widen the group") as caught:
+        discover(card(public=public), tmp_path, "v")
+    assert ("4711" in str(caught.value)) is public

@@ -219,3 +219,10 @@ def test_annotations_alone_are_no_recording(tmp_path: Path) -> None:
     path = tmp_path / "hypnogram.edf"
     edfio.Edf([], annotations=[edfio.EdfAnnotation(0, 30, "Sleep stage W")]).write(path)
     assert code_of(path) == "no_signal"
+
+
+def test_an_impossible_rate_is_a_lying_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.edf"
+    write(path)
+    patch(path, 244, b"1e-30   ")
+    assert code_of(path) == "lying_header"

@@ -102,3 +102,10 @@ def test_importing_the_room_is_light() -> None:
 
 def test_formats_are_named() -> None:
     assert {"wfdb", "edf", "brainvision", "table"} <= set(formats())
+
+
+@pytest.mark.parametrize("name", ["a.hea", "a.edf", "a.vhdr"])
+def test_a_text_under_a_header_name_is_said_to_be_no_header(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("hello, this is a text\n")
+    with pytest.raises(RecordError, match="a text that is no .* header; copy it again"):
+        read(tmp_path / name)

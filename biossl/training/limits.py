@@ -1,0 +1,55 @@
+"""Numbers of a recipe that have the right type and no meaning: a negative learning rate, a batch of 0 windows.
+
+What lives here: :func:`check_limits`, which ``pretrain`` asks before anything is read or written. Whether the parts of a
+recipe fit each other and a corpus is ``biossl.recipe.check``.
+"""
+
+from __future__ import annotations
+
+from biossl.errors import RequestError
+from biossl.recipe import Recipe
+
+_AT_LEAST = {
+    "data.batch_size": 1, "data.workers": 0, "train.steps": 1, "train.accumulate": 1, "train.optimizer.weight_decay": 0,
+    "train.optimizer.weight_decay_end": 0, "monitor.every": 0, "monitor.samples": 1, "monitor.log_every": 1,
+    "monitor.stop_after": 0, "monitor.probe.every": 1, "monitor.probe.samples": 1, "checkpoint.every": 1, "checkpoint.keep": 1,
+    "seed": 0,
+}  # fmt: skip
+_ABOVE_0 = ("train.optimizer.lr", "train.optimizer.eps", "train.clip_norm")
+
+
+def check_limits(recipe: Recipe) -> None:
+    """RequestError naming the first key whose number cannot be meant.
+
+    Parameters
+    ----------
+    recipe : Recipe
+
+    Examples
+    --------
+    >>> from biossl.recipe import load_recipe
+    >>> check_limits(load_recipe("imu/jepa_small", {"train.optimizer.lr": "-1"}))
+    Traceback (most recent call last):
+    ...
+    biossl.errors.RequestError: imu/jepa_small: key 'train.optimizer.lr' must be above 0, not -1
+    """
+    where = recipe.source or recipe.name
+    for key, least in _AT_LEAST.items():
+        value = _at(recipe, key)
+        if value is not None and value < least:
+            raise RequestError(f"{where}: key '{key}' must be at least {least}, not {value:g}")
+    for key in _ABOVE_0:
+        value = _at(recipe, key)
+        if value is not None and value <= 0:
+            raise RequestError(f"{where}: key '{key}' must be above 0, not {value:g}")
+    betas = recipe.train.optimizer.betas
+    if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
+        raise RequestError(f"{where}: key 'train.optimizer.betas' must be two numbers from 0 to below 1, not {betas}")
+
+
+def _at(recipe: Recipe, key: str) -> float | None:
+    """The value of a dotted key; None where it is off."""
+    value: object = recipe
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value  # type: ignore[return-value]

@@ -1,0 +1,52 @@
+"""Numbers that mean nothing are refused before anything is read or written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from corpus_factory import make_corpus
+from training_toys import small_recipe
+
+from biossl.errors import DataError, MachineError, RequestError
+from biossl.recipe import Recipe
+from biossl.training import pretrain
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("data.batch_size", "0"), ("data.workers", "-1"), ("train.steps", "0"), ("train.steps", "-5"), ("train.accumulate", "0"),
+        ("train.optimizer.lr", "-1"), ("train.optimizer.lr", "0"), ("train.optimizer.betas", "[2, 3]"),
+        ("train.optimizer.betas", "[0.9]"), ("train.clip_norm", "-1"), ("checkpoint.every", "0"), ("checkpoint.keep", "0"),
+        ("monitor.every", "-1"), ("seed", "-1"),
+    ],
+)  # fmt: skip
+def test_a_number_without_meaning_names_its_key_and_leaves_no_folder(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(RequestError, match=f"key '{key}' must be"):
+        pretrain(small_recipe(**{key.replace(".", "__"): value}), [], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_size_of_the_model_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = make_corpus(tmp_path / "imu", modality="imu", windows_per_subject=5, n_samples=64)
+    with pytest.raises(RequestError, match="heads at least 1"):
+        pretrain(small_recipe(model__heads=0), [(corpus, 1.0)], tmp_path / "run")
+
+    def full(self: Recipe, spec: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 192000000000000 bytes")
+
+    monkeypatch.setattr(Recipe, "build", full)
+    with pytest.raises(MachineError, match="does not fit in memory"):
+        pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "1", '{"finished": true}'])
+def test_a_run_file_of_another_shape_is_damaged(tmp_path: Path, content: str) -> None:
+    corpus = make_corpus(tmp_path / "imu", modality="imu", windows_per_subject=5, n_samples=64)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps(json.loads(content)))
+    with pytest.raises(DataError, match="run.json: damaged"):
+        pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "run")
