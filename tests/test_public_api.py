@@ -31,6 +31,7 @@ RANKS = [
     ("training",),
     ("downstream", "audit", "export", "bench"),
     ("report",),
+    ("demo",),
     ("cli",),
 ]
 RANK = {room: i for i, rooms in enumerate(RANKS) for room in rooms}

@@ -15,6 +15,7 @@ import numpy as np
 
 from biossl.config import nearest
 from biossl.errors import BiosslError, DataError, MachineError, RequestError
+from biossl.recipe.limits import check_limits
 from biossl.recipe.schema import Recipe
 from biossl.signal import InputSpec
 
@@ -86,6 +87,7 @@ def check_recipe(recipe: Recipe, spec: InputSpec | None = None) -> dict[str, Any
     RequestError
         The recipe contradicts itself or the spec.
     """
+    check_limits(recipe)
     import torch
 
     from biossl.batch import Batch

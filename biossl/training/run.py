@@ -27,9 +27,9 @@ from biossl.errors import MachineError, RequestError
 from biossl.objectives.base import Objective
 from biossl.progress import Progress
 from biossl.recipe import Recipe
+from biossl.recipe.limits import check_limits
 from biossl.signal import InputSpec
 from biossl.training.data import Order, Source, make_loader, make_sources
-from biossl.training.limits import check_limits
 from biossl.training.log import TrainLog
 from biossl.training.loop import Loop
 from biossl.training.monitors import Watcher

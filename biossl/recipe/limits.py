@@ -1,13 +1,13 @@
 """Numbers of a recipe that have the right type and no meaning: a negative learning rate, a batch of 0 windows.
 
-What lives here: :func:`check_limits`, which ``pretrain`` asks before anything is read or written. Whether the parts of a
+What lives here: :func:`check_limits`, which ``pretrain`` and ``check`` ask before anything is read or written. Whether the parts of a
 recipe fit each other and a corpus is ``biossl.recipe.check``.
 """
 
 from __future__ import annotations
 
 from biossl.errors import RequestError
-from biossl.recipe import Recipe
+from biossl.recipe.schema import Recipe
 
 _AT_LEAST = {
     "data.batch_size": 1, "data.workers": 0, "train.steps": 1, "train.accumulate": 1, "train.optimizer.weight_decay": 0,
