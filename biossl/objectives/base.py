@@ -19,15 +19,22 @@ from biossl.keys import Keys
 class SamplePlan:
     """What an objective asks of the loader.
 
-    ``views`` windows per sample, ``pairing`` how a second window is chosen, ``n_sequence`` its length for ``sequence``,
-    ``crops_s`` crop lengths in seconds (empty = whole window), ``sampler`` how rows are drawn.
+    Attributes
+    ----------
+    pairing : {"none", "adjacent", "same_subject"}
+        A second window for every window, in ``batch.paired["window"]`` (a Batch of the same order): the next one of the same
+        recording without a gap (the one before at a recording's end; itself where a recording has one window), or any other
+        one of the same subject.
+    sampler : {"uniform", "motion", "subjects"}
+        How rows are drawn: every window once an epoch; with probability in proportion to its motion (standard deviation of
+        the acceleration); ``windows_per_subject`` windows of each of batch_size / windows_per_subject subjects.
+    windows_per_subject : int
+        For ``subjects``; divides the batch size.
     """
 
-    views: int = 1
-    pairing: Literal["none", "adjacent", "same_subject", "sequence"] = "none"
-    n_sequence: int = 1
-    crops_s: tuple[float, ...] = ()
-    sampler: Literal["uniform", "motion", "n_subjects"] = "uniform"
+    pairing: Literal["none", "adjacent", "same_subject"] = "none"
+    sampler: Literal["uniform", "motion", "subjects"] = "uniform"
+    windows_per_subject: int = 1
 
 
 @dataclass
@@ -46,7 +53,8 @@ class Outcome:
 class Objective(nn.Module):
     """A pretraining objective: owns its encoder and helpers, computes one step.
 
-    Subclasses set ``needs`` and implement :meth:`step`. The encoder is ``self.encoder``.
+    Subclasses set ``needs`` (in the class, or in ``__init__`` where settings decide it) and implement :meth:`step`. The
+    encoder is ``self.encoder``. Built by ``cls(encoder, config, mask=MaskConfig | None, augment=Pipeline | None, steps=int)``.
     """
 
     needs: SamplePlan = SamplePlan()

@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from biossl.batch import Batch, Encoded, TimeKeep, Tokens
+from biossl.augment.base import Pipeline
+from biossl.batch import Batch, Encoded, Tokens
 from biossl.errors import RequestError
 from biossl.keys import Keys
 from biossl.models.predictors import LeadPredictor, PredictorConfig
@@ -77,6 +78,8 @@ class JEPA(Objective):
         :class:`~biossl.objectives.masking.RandomMask` or :class:`~biossl.objectives.masking.MultiBlockMask`.
     steps : int
         Optimiser steps of the whole run, for the momentum.
+    augment : Pipeline, optional
+        One augmented view serves student and target.
 
     Raises
     ------
@@ -84,7 +87,15 @@ class JEPA(Objective):
         No mask, several masks of varying size, more target layers than blocks.
     """
 
-    def __init__(self, encoder: TransformerEncoder, config: JEPAConfig, *, mask: MaskConfig | None, steps: int) -> None:
+    def __init__(
+        self,
+        encoder: TransformerEncoder,
+        config: JEPAConfig,
+        *,
+        mask: MaskConfig | None,
+        steps: int,
+        augment: Pipeline | None = None,
+    ) -> None:
         super().__init__()
         if mask is None:
             raise RequestError("key 'mask' is missing; objective jepa needs one (random or multi_block)")
@@ -94,7 +105,7 @@ class JEPA(Objective):
             raise RequestError(
                 f"objective.target_layers: {config.target_layers}, but the encoder has {encoder.config.depth} blocks; take fewer"
             )
-        self.config, self.mask, self.steps = config, mask, steps
+        self.config, self.mask, self.steps, self.augment = config, mask, steps, augment
         self.encoder: TransformerEncoder = encoder
         self.target = copy.deepcopy(encoder).requires_grad_(False)
         self.predictor = LeadPredictor(encoder.dim, encoder.grid[1], config.predictor)
@@ -112,13 +123,15 @@ class JEPA(Objective):
         ``watch``: ``embedding`` (B, D) the target encoder's mean-pooled features, ``target`` and ``prediction`` (n, D) of
         the hidden, observed tokens.
         """
+        if self.augment is not None:
+            batch = self.augment(batch, keys)
         tokens = self.encoder.tokenize(batch)
         C, P = _grid(tokens)
-        mask = draw_masks(self.mask, keys, P, self.config.n_masks)
+        mask = draw_masks(self.mask, keys, (C, P), self.config.n_masks)
         with torch.no_grad():
             full = self._encode_target(batch)
             target = hidden_tokens(self._target(full), mask.masked, C)  # (R, C * M, D), R = B or n_masks * B
-        context = self.encoder.encode(tokens, keep=TimeKeep(mask.visible))
+        context = self.encoder.encode(tokens, keep=mask.keep())
         prediction = self.predictor(
             context.x, mask.visible, mask.masked, observed=None if tokens.complete else context.observed
         ).flatten(1, 2)

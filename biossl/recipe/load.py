@@ -16,7 +16,7 @@ from typing import Any
 from biossl.config import build, check_keys, load_yaml, nearest, parse_scalar
 from biossl.errors import RequestError
 from biossl.recipe.schema import Part, Recipe
-from biossl.recipe.tables import config_class
+from biossl.recipe.tables import POLICIES, config_class, resolve
 from biossl.resources import resource_root, resources
 
 FORMAT = 1
@@ -89,6 +89,9 @@ def _fill(cls: Any, raw: dict[str, Any], where: str, prefix: str) -> Any:
     parts = {name: value for name, value in raw.items() if _has_part(hints[name]) and value is not None}
     filled: dict[str, Any] = {}
     for name, value in parts.items():
+        if name == "augment":
+            filled[name] = _augment(value, where)
+            continue
         if not isinstance(value, dict):
             raise RequestError(f"{where}: '{prefix}{name}' must hold keys and values, not {value!r}")
         if dataclasses.is_dataclass(hints[name]) and hints[name] is not Part:
@@ -105,6 +108,25 @@ def _fill(cls: Any, raw: dict[str, Any], where: str, prefix: str) -> Any:
     return cls(**filled, **{f.name: getattr(rest, f.name) for f in plain})
 
 
+def _augment(value: Any, where: str) -> list[Part]:
+    """The list of named augmentations; a policy's name stands for its list."""
+    if isinstance(value, str):
+        policies = resolve(POLICIES)
+        if value not in policies:
+            raise RequestError(f"{where}: augment '{value}' is no policy; {nearest(value, policies)}")
+        value = policies[value]
+    if not isinstance(value, list):
+        raise RequestError(f"{where}: 'augment' must be a list of `- {{name: ..., ...}}` or the name of a policy, not {value!r}")
+    out = []
+    for i, item in enumerate(value):
+        if not isinstance(item, dict) or "name" not in item:
+            raise RequestError(f"{where}: 'augment.{i}' must hold keys and values with a name, not {item!r}")
+        settings = {k: v for k, v in item.items() if k != "name"}
+        config = config_class("augment", item["name"], where=where)
+        out.append(Part(item["name"], build(config, settings, where=where, prefix=f"augment.{i}.")))
+    return out
+
+
 def _has_part(hint: Any) -> bool:
     if hint is Part or Part in typing.get_args(hint):
         return True
@@ -114,12 +136,25 @@ def _has_part(hint: Any) -> bool:
 def _override(raw: dict[str, Any], key: str, text: str, where: str) -> None:
     """Put the value of ``--key text`` into the raw mapping; unknown keys are found when it is filled."""
     *sections, last = key.split(".")
-    place = raw
+    place: Any = raw
     for i, section in enumerate(sections):
+        if isinstance(place, list):
+            place = _item(place, section, where, key)
+            continue
         inside = place.setdefault(section, {})
         if inside is None:
             inside = place[section] = {}
-        if not isinstance(inside, dict):
+        if not isinstance(inside, dict | list):
             raise RequestError(f"{where}: --{key}: '{'.'.join(sections[: i + 1])}' holds a value, not keys; give it whole")
         place = inside
+    if isinstance(place, list):
+        raise RequestError(
+            f"{where}: --{key}: '{'.'.join(sections)}' is a list; name a key of one item, e.g. --{sections[0]}.0.p"
+        )
     place[last] = parse_scalar(text) if isinstance(text, str) else text
+
+
+def _item(items: list[Any], number: str, where: str, key: str) -> Any:
+    if not number.isdigit() or int(number) >= len(items):
+        raise RequestError(f"{where}: --{key}: '{number}' must be a number from 0 to {len(items) - 1}")
+    return items[int(number)]

@@ -155,7 +155,8 @@ class Recipe:
     """Everything that decides a pretraining run, apart from the corpus.
 
     ``model``, ``mask`` and ``objective`` are named parts (``biossl.recipe.tables``); ``mask`` is None for objectives
-    that mask nothing. ``source`` is where it was read, and no part of :meth:`to_dict`.
+    that mask nothing. ``augment`` is a list of named parts, applied in order; a file may name a policy instead, whose list then
+    stands here. ``source`` is where it was read, and no part of :meth:`to_dict`.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Recipe:
     objective: Part
     train: Train
     mask: Part | None = None
+    augment: list[Part] = field(default_factory=list)
     monitor: Monitor = field(default_factory=Monitor)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     seed: int = 0
@@ -182,6 +184,7 @@ class Recipe:
             "data",
             "model",
             "mask",
+            "augment",
             "objective",
             "train",
             "monitor",
@@ -190,6 +193,9 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, Part):
                 out[name] = value.to_dict()
+            elif name == "augment":
+                if value:  # absent where there is none, as in the files
+                    out[name] = [part.to_dict() for part in value]
             elif isinstance(value, Train):
                 out[name] = {
                     f.name: value.schedule.to_dict() if f.name == "schedule" else to_plain(getattr(value, f.name))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CONFIGS: dict[str, dict[str, str]] = {
     "model": {"transformer": "biossl.models.transformer:EncoderConfig"},
     "mask": {"random": "biossl.objectives.masking:RandomMask", "multi_block": "biossl.objectives.masking:MultiBlockMask"},
+    "augment": {},
     "objective": {"jepa": "biossl.objectives.jepa:JEPAConfig"},
     "schedule": {
         "warmup_cosine": "biossl.schedules:WarmupCosine",
@@ -32,7 +33,10 @@ CONFIGS: dict[str, dict[str, str]] = {
 # name -> class built from (spec, config)
 ENCODERS: dict[str, str] = {"transformer": "biossl.models.transformer:TransformerEncoder"}
 
-# name -> class built from (encoder, config, mask=..., steps=...)
+# name -> function (modality) -> list of {"name": ..., **settings}: what `augment: NAME` in a file stands for
+POLICIES = "biossl.augment.policies:POLICIES"
+
+# name -> class built from (encoder, config, mask=..., augment=..., steps=...)
 OBJECTIVES: dict[str, str] = {"jepa": "biossl.objectives.jepa:JEPA"}
 
 _INIT_DRAW = 0x1417  # keeps the initialisation apart from every other use of the seed
@@ -70,6 +74,7 @@ def build_objective(recipe: Recipe, spec: InputSpec) -> Objective:
     """See :meth:`biossl.recipe.schema.Recipe.build`."""
     import torch
 
+    from biossl.augment.base import Pipeline
     from biossl.keys import hash_ints
 
     _require_spec(recipe, spec)
@@ -79,7 +84,8 @@ def build_objective(recipe: Recipe, spec: InputSpec) -> Objective:
         cls = resolve(OBJECTIVES[recipe.objective.name])
         mask = None if recipe.mask is None else recipe.mask.config
         try:
-            objective: Objective = cls(encoder, recipe.objective.config, mask=mask, steps=recipe.train.steps)
+            augment = Pipeline([part.config.build(spec) for part in recipe.augment]) if recipe.augment else None
+            objective: Objective = cls(encoder, recipe.objective.config, mask=mask, augment=augment, steps=recipe.train.steps)
         except RequestError as error:
             raise RequestError(f"{_where(recipe)}: {error}") from None
     return objective

@@ -64,7 +64,7 @@ def slow_loss(model, batch, keys, *, normalise=True):
             tokens = model.encoder.tokenize(one)
         own = Keys(keys.seed, keys.step, keys.position[b : b + 1])
         for m in range(cfg.n_masks):
-            mask = model.mask.draw(own, P, m)
+            mask = model.mask.draw(own, (1, P), m)
             with torch.no_grad():
                 context = model.encoder.encode(tokens, keep=TimeKeep(mask.visible))
                 out = model.predictor(context.x, mask.visible, mask.masked)
@@ -159,7 +159,7 @@ def test_unobserved_samples_change_nothing_and_unobserved_tokens_are_no_targets(
     x = torch.where(observed, windows(spec).x, 0.0)
     batch = Batch(x, spec.ch_names, spec.sfreq, observed=observed)
     out = model.step(batch, step=5, keys=KEYS)
-    masks = draw_masks(model.mask, KEYS, 10, 1)
+    masks = draw_masks(model.mask, KEYS, (1, 10), 1)
     seen = model.encoder.tokenize(batch).observed.view(4, 3, 10)
     n = sum(int(seen[b, :, masks.masked[b]].sum()) for b in range(4))
     assert out.watch["target"].shape[0] == n < 4 * 3 * 5

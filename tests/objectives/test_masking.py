@@ -11,7 +11,7 @@ KEYS = Keys(0, 7, torch.arange(6))
 
 @pytest.mark.parametrize("mask", [RandomMask(0.6), MultiBlockMask(0.6)])
 def test_a_single_ratio_hides_exactly_that_share_of_every_sample(mask):
-    drawn = mask.draw(KEYS, 50, 0)
+    drawn = mask.draw(KEYS, (1, 50), 0)
     assert mask.per_sample and drawn.masked.shape == (6, 30) and drawn.visible.shape == (6, 20)
     both = torch.cat([drawn.masked, drawn.visible], dim=1).sort(dim=1).values
     assert torch.equal(both, torch.arange(50).expand(6, 50))
@@ -22,7 +22,7 @@ def test_a_single_ratio_hides_exactly_that_share_of_every_sample(mask):
 def test_as_published_all_samples_share_one_mask_whose_size_varies(mask):
     sizes = set()
     for step in range(40):
-        drawn = mask.draw(Keys(0, step, KEYS.position), 50, 0)
+        drawn = mask.draw(Keys(0, step, KEYS.position), (1, 50), 0)
         assert not mask.per_sample and bool((drawn.masked == drawn.masked[:1]).all())
         sizes.add(drawn.masked.shape[1])
     assert len(sizes) > 2
@@ -30,18 +30,18 @@ def test_as_published_all_samples_share_one_mask_whose_size_varies(mask):
 
 def test_several_masks_are_stacked_mask_by_mask_and_differ():
     mask = MultiBlockMask(0.5)
-    stacked = draw_masks(mask, KEYS, 20, 3)
+    stacked = draw_masks(mask, KEYS, (1, 20), 3)
     assert stacked.masked.shape == (18, 10)
     for m in range(3):
-        assert torch.equal(stacked.masked[m * 6 : (m + 1) * 6], mask.draw(KEYS, 20, m).masked)
+        assert torch.equal(stacked.masked[m * 6 : (m + 1) * 6], mask.draw(KEYS, (1, 20), m).masked)
     assert not torch.equal(stacked.masked[:6], stacked.masked[6:12])
     with pytest.raises(ValueError, match="one size"):
-        draw_masks(RandomMask([0.5, 0.6]), KEYS, 20, 2)
+        draw_masks(RandomMask([0.5, 0.6]), KEYS, (1, 20), 2)
 
 
 def test_a_samples_mask_depends_on_its_place_in_the_step_alone():
-    whole = draw_masks(RandomMask(0.5), KEYS, 20, 1).masked
-    tail = draw_masks(RandomMask(0.5), Keys(0, 7, torch.arange(4, 6)), 20, 1).masked
+    whole = draw_masks(RandomMask(0.5), KEYS, (1, 20), 1).masked
+    tail = draw_masks(RandomMask(0.5), Keys(0, 7, torch.arange(4, 6)), (1, 20), 1).masked
     assert torch.equal(whole[4:], tail)
 
 
@@ -57,5 +57,5 @@ def test_settings_outside_their_range_are_refused(make):
 
 def test_the_expected_share_is_near_the_measured_one():
     for mask in (RandomMask(0.6), RandomMask([0.6, 0.7]), MultiBlockMask(0.55), MultiBlockMask(None)):
-        drawn = [mask.draw(Keys(0, s, KEYS.position), 50, 0).masked.shape[1] / 50 for s in range(200)]
+        drawn = [mask.draw(Keys(0, s, KEYS.position), (1, 50), 0).masked.shape[1] / 50 for s in range(200)]
         assert sum(drawn) / len(drawn) == pytest.approx(mask.share(), abs=0.05)

@@ -1,0 +1,1 @@
+"""Augmentations: batched on the device, in physical units, keyed; each says which labels it breaks."""
