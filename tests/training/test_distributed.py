@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from corpus_factory import make_corpus
 from torch import Tensor
 from training_toys import Toy, small_recipe, toy_loop
+from two_processes import needs_two_processes, run_in_two
 
 from biossl.batch import Batch
 from biossl.distributed import all_gather, rank, world_size
@@ -21,42 +18,29 @@ from biossl.objectives.base import Outcome
 from biossl.training.data import make_sources
 from biossl.training.trainer import fit
 
-forks = pytest.mark.skipif(sys.platform != "linux", reason="forks")
-
 
 def cross_batch_loss(z: Tensor) -> Tensor:
     """Depends on all rows at once, as contrastive and variance losses do."""
     return (z.std(dim=0) - 1).square().sum() + (z @ z.T).softmax(dim=1).diagonal().log().mean()
 
 
-def _gradient(number: int, world: int, x: Tensor, weight: Tensor, answers: Any, store: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=world)
+def _gradient(number: int, x: Tensor, weight: Tensor) -> list[list[float]]:
     w = weight.clone().requires_grad_()
-    rows = x.chunk(world)[number]
+    rows = x.chunk(2)[number]
     cross_batch_loss(all_gather(rows @ w)).backward()
-    assert (rank(), world_size()) == (number, world) and w.grad is not None
+    assert (rank(), world_size()) == (number, 2) and w.grad is not None
     dist.all_reduce(w.grad)  # what DDP does: the mean over processes
-    answers.put((number, (w.grad / world).tolist()))
-    dist.destroy_process_group()
+    grad: list[list[float]] = (w.grad / 2).tolist()
+    return grad
 
 
-@forks
+@needs_two_processes
 def test_gradient_through_all_gather_is_that_of_one_process(tmp_path: Path) -> None:
     x, weight = torch.randn(8, 5, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     w = weight.clone().requires_grad_()
     assert world_size() == 1 and all_gather(x) is x
     cross_batch_loss(all_gather(x @ w)).backward()
-    context = mp.get_context("fork")
-    answers = context.SimpleQueue()
-    jobs = [
-        context.Process(target=_gradient, args=(i, 2, x, weight, answers, str(tmp_path / "store")), daemon=True) for i in range(2)
-    ]
-    for job in jobs:
-        job.start()
-    got = [answers.get() for _ in jobs]
-    for job in jobs:
-        job.join(30)
-    for _, grad in got:
+    for grad in run_in_two(_gradient, x, weight, store=tmp_path / "store"):
         torch.testing.assert_close(torch.tensor(grad, dtype=torch.float64), w.grad)
 
 
@@ -82,7 +66,7 @@ class Shared(Toy):
         return super().ema_momentum(step)
 
 
-@forks
+@needs_two_processes
 def test_two_processes_step_like_one(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "imu", modality="imu", windows_per_subject=4, n_samples=40)
     sources, _ = make_sources([(corpus, 1.0)])
