@@ -23,7 +23,7 @@ _PUBLIC = {
     "load_card": "biossl.corpus.card:load_card",
     "convert": "biossl.corpus.convert:convert",
     "Corpus": "biossl.corpus.index:Corpus",
-    "add_labels": "biossl.corpus.labels:add_labels",
+    "add_labels": "biossl.corpus.label_csv:add_labels",
     "make_split": "biossl.corpus.splits:make_split",
     # models
     "Batch": "biossl.batch:Batch",

@@ -1,6 +1,6 @@
 """Scores and their intervals: thin over scikit-learn's definitions, resampled by subject.
 
-What lives here: macro F1, accuracy, balanced accuracy, macro AUROC, R2 and MAE, each as a function of per-row numbers
+What lives here: macro F1, accuracy, balanced accuracy, macro AUROC, AUROC and AUPRC, R2 and MAE, each as a function of per-row numbers
 that are summed per subject, so that 2,000 resamples of the *subjects* cost little; percentile intervals and paired
 differences on the same resamples. No models, no files.
 
@@ -26,8 +26,9 @@ from biossl.errors import DataError, RequestError
 
 Array = NDArray[Any]
 Predictions = ArrayLike | list[Array]
-MAIN_METRIC = {"multiclass": "macro_f1", "multilabel": "macro_auroc", "regression": "r2"}
+MAIN_METRIC = {"binary": "auroc", "multiclass": "macro_f1", "multilabel": "macro_auroc", "regression": "r2"}
 METRICS = {
+    "binary": ("auroc", "auprc"),
     "multiclass": ("macro_f1", "accuracy", "balanced_accuracy", "macro_auroc"),
     "multilabel": ("macro_auroc",),
     "regression": ("r2", "mae"),
@@ -62,12 +63,13 @@ def score(y: ArrayLike, prediction: ArrayLike, metric: str) -> float:
     ----------
     y : array
         Multiclass: class numbers (n,), NaN unknown. ``macro_auroc``: class numbers (n,) or 0/1/NaN (n, K).
-        Regression: values (n,), NaN unknown.
+        ``auroc`` and ``auprc``: 0/1/NaN (n, 1). Regression: values (n,), NaN unknown.
     prediction : array
-        Class numbers (n,) or class scores (n, K), of which the largest counts; for ``macro_auroc`` scores (n, K);
-        for regression values (n,).
+        Class numbers (n,) or class scores (n, K), of which the largest counts; for ``macro_auroc`` scores (n, K), for
+        ``auroc`` and ``auprc`` (n, 1); for regression values (n,).
     metric : str
-        ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``macro_auroc``, ``r2`` or ``mae``.
+        ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``macro_auroc``, ``auroc``, ``auprc`` (average precision),
+        ``r2`` or ``mae``.
 
     Returns
     -------
@@ -168,7 +170,7 @@ def per_class(y: ArrayLike, prediction: ArrayLike, classes: Sequence[str], kind:
             row["precision"] = float(hit[k] / said[k]) if said[k] else None
             row["recall"] = float(hit[k] / true[k]) if true[k] else None
             out.append(row)
-    elif kind == "multilabel":
+    elif kind in ("multilabel", "binary"):
         s = np.asarray(prediction, float)
         for k, name in enumerate(classes):
             auc = score(y[:, k : k + 1], s[:, k : k + 1], "macro_auroc")
@@ -208,8 +210,10 @@ def _interval(point: float, values: Array, n_subjects: int) -> Interval:
 def _resampler(y: ArrayLike, prediction: ArrayLike, codes: Array, metric: str) -> Callable[[Array], Array]:
     """A function from subject weights (R, S) to scores (R,): what every score and interval goes through."""
     y = np.asarray(y, float)
-    if metric == "macro_auroc":
+    if metric in ("macro_auroc", "auroc"):  # the mean over one class is that class's
         return _auroc(y, np.asarray(prediction, float), codes)
+    if metric == "auprc":
+        return _average_precision(y[:, 0], np.asarray(prediction, float)[:, 0], codes)
     if metric in ("macro_f1", "accuracy", "balanced_accuracy"):
         return _counted(y, _hard(prediction), codes, metric)
     if metric in ("r2", "mae"):
@@ -319,6 +323,33 @@ def _auroc_by_row(code: Array, positive: Array, group: Array, n_subjects: int) -
             below = np.cumsum(neg, axis=1) - neg / 2
             with np.errstate(invalid="ignore", divide="ignore"):
                 out[i : i + step] = (pos * below).sum(1) / (pos.sum(1) * neg.sum(1))
+        return out
+
+    return values
+
+
+def _average_precision(y: Array, s: Array, codes: Array) -> Callable[[Array], Array]:
+    """Precision at every distinct score, from the highest on, weighted by the share of positives found there.
+
+    Ties count together, as in scikit-learn; NaN without a positive or without a negative.
+    """
+    known = np.flatnonzero(~np.isnan(y))
+    rows = known[np.argsort(-s[known], kind="stable")]
+    positive, code = y[rows] > 0.5, codes[rows]
+    starts = np.flatnonzero(np.r_[True, np.diff(s[rows]) != 0]) if len(rows) else np.zeros(0, np.int64)
+
+    def values(weights: Array) -> Array:
+        out = np.full(len(weights), np.nan)
+        if not positive.any() or positive.all():
+            return out
+        step = max(1, _CHUNK // len(code))
+        for i in range(0, len(weights), step):
+            w = weights[i : i + step][:, code]
+            hit, said = np.add.reduceat(w * positive, starts, axis=1), np.add.reduceat(w, starts, axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                precision = np.cumsum(hit, axis=1) / np.cumsum(said, axis=1)
+                found = np.where(hit > 0, hit * precision, 0.0).sum(1) / hit.sum(1)
+                out[i : i + step] = np.where(said.sum(1) > hit.sum(1), found, np.nan)
         return out
 
     return values

@@ -22,6 +22,7 @@ from biossl.atomic import write_text
 from biossl.baselines import SINGLE_BEAT_S, corpus_features
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus, seen
+from biossl.corpus.splits import default_split
 from biossl.errors import DataError, RequestError
 from biossl.inference import embed_corpus
 from biossl.judging import PRETRAINED, Model, Rows, cross_validate, held_out, in_threads
@@ -65,7 +66,8 @@ def probe(
     label : str
         One of ``corpus.label_names()``.
     split : str, optional
-        Default: ``official``, or the only one. Without any split: grouped cross-validation over all labelled rows.
+        Default: :func:`~biossl.corpus.splits.default_split`. Without any split: grouped cross-validation over all labelled
+        rows.
     part : {"test", "val"}
         Rows that are judged; heads are trained on ``train``.
     pool : str
@@ -115,13 +117,16 @@ def probe(
     if layers is not None and layers != "all":
         _check_layers([int(n) for n in layers], len(encoder.blocks))
     match = require_match(encoder.spec, corpus.spec, adapt=adapt)
-    split = _split_name(corpus, split)
+    chosen = ""
+    if split is None:
+        split, chosen = default_split(corpus)
     if split is None and (labels_fraction is not None or n_subjects is not None):
         raise RequestError(f"{corpus.path}: scarce labels need a split with a train part; make one with `biossl split`")
-    rows, notes = _rows(corpus, label, split)
+    rows, notes = labelled_rows(corpus, label, split)
+    notes += [chosen] if chosen else []
     judged = rows.where(part) if split is not None else np.arange(len(rows.index))
     train = rows.where("train") if split is not None else judged
-    _check_rows(corpus, rows, train, judged, label, split, part)
+    check_rows(corpus, rows, train, judged, label, split, part)
     out_file = _out_file(out, folder, corpus, label, split, part, pool, labels_fraction, n_subjects)
     if out_file is not None and out_file.exists() and not overwrite:
         raise RequestError(f"{out_file}: exists; give another --out or add --overwrite")
@@ -152,12 +157,12 @@ def probe(
         "seen": {"subjects": known, "of": total},
     }  # fmt: skip
     if split is None:
-        result["counts"] = {"judged": _counts(corpus, rows, judged)}
+        result["counts"] = {"judged": count_rows(corpus, rows, judged)}
         notes.append("no split: every figure is of out-of-fold predictions of a cross-validation grouped by subject")
         result |= cross_validate(models, rows, judged, seed)
     else:
         draws = _draws(rows, train, labels_fraction, n_subjects, seed)
-        result["counts"] = {"train": _counts(corpus, rows, train), "judged": _counts(corpus, rows, judged), "draws": len(draws)}
+        result["counts"] = {"train": count_rows(corpus, rows, train), "judged": count_rows(corpus, rows, judged), "draws": len(draws)}
         result |= held_out(models, rows, draws, judged, seed)
         if few:
             notes.append(
@@ -167,7 +172,7 @@ def probe(
             cross = cross_validate([m for m in models if m.name != DEMOGRAPHIC], rows, used, seed)
             result["cross_validation"] = {
                 key: cross[key] for key in ("models", "paired")
-            } | {"counts": _counts(corpus, rows, used), "seen": everyone}  # fmt: skip
+            } | {"counts": count_rows(corpus, rows, used), "seen": everyone}  # fmt: skip
     if (split is None or few) and len(used) > protocol.CROSS_ROWS:
         notes.append(f"each fold of the cross-validation trains on {protocol.CROSS_ROWS:,} windows at most, drawn evenly")
     if layers is not None:
@@ -207,18 +212,7 @@ def _check_layers(layers: list[int], depth: int) -> None:
         raise RequestError(f"--layers {wrong[0]}: the encoder has blocks 0 to {depth - 1}")
 
 
-def _split_name(corpus: Corpus, split: str | None) -> str | None:
-    names = corpus.split_names()
-    if split is not None:
-        return split
-    if not names:
-        return None
-    if "official" in names or len(names) == 1:
-        return "official" if "official" in names else names[0]
-    raise RequestError(f"{corpus.path}: it has several splits ({', '.join(names)}); choose one with --splits NAME")
-
-
-def _rows(corpus: Corpus, label: str, split: str | None) -> tuple[Rows, list[str]]:
+def labelled_rows(corpus: Corpus, label: str, split: str | None) -> tuple[Rows, list[str]]:
     """Rows with a known label (and, for multi-label, at least one known class)."""
     labels = corpus.labels(label)
     known = np.flatnonzero(labels.known)
@@ -230,13 +224,15 @@ def _rows(corpus: Corpus, label: str, split: str | None) -> tuple[Rows, list[str
     if not len(known):
         raise DataError(f"{corpus.path}: label '{label}' is unknown for every window; check the label's source")
     values = labels.values[known].astype(np.float64)
-    y = values if labels.kind == "multilabel" else values[:, 0]
+    y = values if labels.kind in ("multilabel", "binary") else values[:, 0]
+    # of a binary label only the class looked for is scored
+    classes = labels.classes[1:] if labels.kind == "binary" else labels.classes
     part = corpus.split(split).to_numpy().astype(str)[known] if split is not None else np.full(len(known), "")
     subject = corpus.index["subject"].to_numpy().astype(str)[known]
-    return Rows(known, Target(labels.kind, y, labels.classes), subject, part), notes
+    return Rows(known, Target(labels.kind, y, classes), subject, part), notes
 
 
-def _check_rows(corpus: Corpus, rows: Rows, train: Array, judged: Array, label: str, split: str | None, part: str) -> None:
+def check_rows(corpus: Corpus, rows: Rows, train: Array, judged: Array, label: str, split: str | None, part: str) -> None:
     where = f"{corpus.path}: label '{label}'"
     if split is not None:
         for name, some in (("train", train), (part, judged)):
@@ -257,13 +253,13 @@ def _check_rows(corpus: Corpus, rows: Rows, train: Array, judged: Array, label: 
     if rows.target.kind == "multiclass" and len(np.unique(y)) < 2:
         only = rows.target.classes[int(y[0])]
         raise DataError(f"{where}: every labelled training window is '{only}'; two classes are needed")
-    if rows.target.kind == "multilabel" and not any(len(np.unique(c[~np.isnan(c)])) > 1 for c in y.T):
+    if rows.target.kind in ("multilabel", "binary") and not any(len(np.unique(c[~np.isnan(c)])) > 1 for c in y.T):
         raise DataError(f"{where}: no class has both positives and negatives in training; add labels")
     if rows.target.kind == "regression" and np.ptp(y) == 0:
         raise DataError(f"{where}: every training value is {y[0]:g}; there is nothing to predict")
 
 
-def _counts(corpus: Corpus, rows: Rows, some: Array) -> dict[str, Any]:
+def count_rows(corpus: Corpus, rows: Rows, some: Array) -> dict[str, Any]:
     index = rows.index[some]
     y = rows.target.y[some]
     out: dict[str, Any] = {
@@ -272,7 +268,7 @@ def _counts(corpus: Corpus, rows: Rows, some: Array) -> dict[str, Any]:
     }  # fmt: skip
     if rows.target.kind == "multiclass":
         out["classes"] = {c: int((y == k).sum()) for k, c in enumerate(rows.target.classes)}
-    elif rows.target.kind == "multilabel":
+    elif rows.target.kind in ("multilabel", "binary"):
         out["classes"] = {c: int(np.nansum(y[:, k])) for k, c in enumerate(rows.target.classes)}
     return out
 

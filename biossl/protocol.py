@@ -41,7 +41,8 @@ MAX_ITER = 500
 class Target:
     """What is predicted.
 
-    ``kind`` is ``multiclass`` (``y`` class numbers (n,)), ``multilabel`` (0/1/NaN (n, K)) or ``regression`` ((n,)).
+    ``kind`` is ``multiclass`` (``y`` class numbers (n,)), ``multilabel`` (0/1/NaN (n, K)), ``binary`` (0/1 (n, 1), the
+    class looked for) or ``regression`` ((n,)).
     """
 
     kind: str
@@ -89,8 +90,9 @@ def grouped_folds(target: Target, subjects: Array, n_folds: int, seed: int) -> l
     if n_folds < 2:
         return []
     dummy = np.zeros((len(subjects), 1))
-    if target.kind == "multiclass":
-        return list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(dummy, target.y, subjects))
+    if target.kind in ("multiclass", "binary"):
+        y = target.y.reshape(len(subjects))
+        return list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(dummy, y, subjects))
     return list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(dummy, groups=subjects))
 
 
@@ -109,27 +111,27 @@ def linear(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: in
     grid, default = (ALPHA_GRID, DEFAULT_ALPHA) if target.kind == "regression" else (C_GRID, DEFAULT_C)
 
     def predict(a: Array, t: Target, b: Array, settings: tuple[float, ...]) -> list[Array]:
-        a, b = _standardise(a, b)
+        a, b = standardise(a, b)
         if t.kind == "regression":
             return _ridge(a, t.y, b, settings)
         if t.kind == "multiclass":
-            return _logistic(a, t.y, b, settings, len(t.classes))
+            return logistic(a, t.y, b, settings, len(t.classes))
         parts = []
         for k in range(len(t.classes)):
             known = ~np.isnan(t.y[:, k])
-            parts.append([s[:, 1] for s in _logistic(a[known], t.y[known, k], b, settings, 2)])
+            parts.append([s[:, 1] for s in logistic(a[known], t.y[known, k], b, settings, 2)])
         return [np.stack(columns, axis=1) for columns in zip(*parts, strict=True)]
 
     strongest_first = tuple(sorted(grid, reverse=target.kind == "regression"))
-    return _choose(predict, strongest_first, default, x, target, subjects, x_test, seed)
+    return choose(predict, strongest_first, default, x, target, subjects, x_test, seed)
 
 
 def nearest(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: int = 0) -> Fitted:
     """Nearest-neighbour head: cosine similarity of standardised features, the mean of k neighbours' labels."""
 
     def predict(a: Array, t: Target, b: Array, settings: tuple[float, ...]) -> list[Array]:
-        keep = _spread(len(a), MEMORY_ROWS, seed)
-        a, b = _standardise(a[keep], b)
+        keep = spread(len(a), MEMORY_ROWS, seed)
+        a, b = standardise(a[keep], b)
         a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (a, b))
         y = t.y[keep]
         if t.kind == "multiclass":
@@ -144,7 +146,7 @@ def nearest(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: i
             out.append(np.where(seen, some, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1))
         return out
 
-    return _choose(predict, tuple(float(k) for k in reversed(K_GRID)), DEFAULT_K, x, target, subjects, x_test, seed)
+    return choose(predict, tuple(float(k) for k in reversed(K_GRID)), DEFAULT_K, x, target, subjects, x_test, seed)
 
 
 HEADS = {"linear": linear, "kNN": nearest}
@@ -154,7 +156,7 @@ def out_of_fold(head: Any, x: Array, target: Target, subjects: Array, *, seed: i
     """Predictions of every row by a head trained without the row's subject (:data:`FOLDS` grouped folds)."""
     out: Array | None = None
     for train, test in grouped_folds(target, subjects, FOLDS, seed):
-        train = train[_spread(len(train), CROSS_ROWS, seed)]
+        train = train[spread(len(train), CROSS_ROWS, seed)]
         prediction = head(x[train], target.take(train), subjects[train], x[test], seed=seed).prediction
         if out is None:
             out = np.full((len(x), *prediction.shape[1:]), np.nan)
@@ -175,7 +177,7 @@ def draw_windows(target: Target, fraction: float, n_draws: int, seed: int) -> li
     if not 0 < fraction <= 1:
         raise RequestError(f"--labels-fraction {fraction:g}: give a share above 0 and up to 1, e.g. 0.1")
     n = len(target.y)
-    if target.kind == "multiclass":
+    if target.kind in ("multiclass", "binary"):
         groups = [np.flatnonzero(target.y == k) for k in np.unique(target.y)]
     else:
         groups = [np.arange(n)]
@@ -210,11 +212,11 @@ def draw_subjects(subjects: Array, n_subjects: int, n_draws: int, seed: int) -> 
     return [np.flatnonzero(np.isin(subjects, p)) for p in picks]
 
 
-def _choose(
+def choose(
     predict: Any, settings: tuple[float, ...], default: float, x: Array, target: Target, subjects: Array, x_test: Array, seed: int
 ) -> Fitted:
     """Pick the setting by grouped folds of the training rows, then fit on all of them."""
-    some = _spread(len(x), CHOICE_ROWS, seed)
+    some = spread(len(x), CHOICE_ROWS, seed)
     inner, y, names = x[some], target.take(some), subjects[some]
     folds = grouped_folds(y, names, CHOICE_FOLDS, seed)
     chosen, best = default, None
@@ -231,21 +233,21 @@ def _choose(
     return Fitted(predict(x, target, x_test, (chosen,))[0], float(chosen), best)
 
 
-def _spread(n: int, limit: int, seed: int) -> Array:
+def spread(n: int, limit: int, seed: int) -> Array:
     """At most ``limit`` of ``n`` rows, drawn evenly, in order."""
     if n <= limit:
         return np.arange(n)
     return np.sort(np.random.default_rng([seed, n]).permutation(n)[:limit])
 
 
-def _standardise(a: Array, b: Array) -> tuple[Array, Array]:
+def standardise(a: Array, b: Array) -> tuple[Array, Array]:
     pipe = make_pipeline(StandardScaler())
     if np.isnan(a).any() or np.isnan(b).any():
         pipe = make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler())
     return pipe.fit_transform(a.astype(np.float32)), pipe.transform(b.astype(np.float32))
 
 
-def _logistic(a: Array, y: Array, b: Array, settings: tuple[float, ...], n_classes: int) -> list[Array]:
+def logistic(a: Array, y: Array, b: Array, settings: tuple[float, ...], n_classes: int) -> list[Array]:
     """Class probabilities (m, K) for each C; a class that was never seen gets 0."""
     present = np.unique(y).astype(np.int64)
     out = []

@@ -1,7 +1,7 @@
 """Schedules as pure functions of the optimiser step, so that a resumed run needs no state.
 
-What lives here: learning rates (warm-up + cosine, constant + cool-down, infinite) and the linear ramp used for the EMA
-momentum and weight decay; and for each learning rate a small dataclass that a recipe names. Steps are 0-based. No torch.
+What lives here: learning rates (warm-up + cosine, constant + cool-down, infinite) and the linear and the cosine
+ramp used for EMA momentum and weight decay; and for each learning rate a small dataclass that a recipe names. Steps are 0-based. No torch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,19 @@ def linear_ramp(step: int, *, total: int, start: float, end: float) -> float:
     """
     share = 1.0 if total <= 0 else min(max(step / total, 0.0), 1.0)
     return start * (1.0 - share) + end * share
+
+
+def cosine_ramp(step: int, *, total: int, start: float, end: float) -> float:
+    """Half a cosine from ``start`` at step 0 to ``end`` at step ``total``, and ``end`` from there on.
+
+    The weight-decay ramp of DINO (arXiv 2104.14294): slow at both ends.
+
+    Examples
+    --------
+    >>> round(cosine_ramp(5, total=10, start=0.04, end=0.4), 6)
+    0.22
+    """
+    return _cosine(1.0 if total <= 0 else step / total, start, end)
 
 
 def _cosine(share: float, start: float, end: float) -> float:

@@ -74,6 +74,7 @@ class SyntheticLoader:
             event=np.full(self.n, -1), quality=np.ones(self.n, np.float32), events=events, sha256=sha,
             lsb=np.full(c, 0.005), baseline=np.zeros(c), dropped={}, covariates=dict(task.covariates), record=task.record,
             subject=task.subject, sfreq=v.sfreq,
+            record_sha256=hashlib.sha256(f"{self.seed} {number} {task.covariates['group']}".encode()).hexdigest(),
         )  # fmt: skip
         return cut, f"2020-01-{number % 28 + 1:02d}T08:00:00"
 

@@ -12,7 +12,7 @@ from biossl.batch import Batch
 from biossl.keys import Keys
 from biossl.objectives.base import Objective, Outcome
 from biossl.recipe import Recipe, load_recipe
-from biossl.training.data import Order, Source, make_loader
+from biossl.training.data import Source, make_loader, make_order
 from biossl.training.loop import Loop
 
 SMALL = {
@@ -82,8 +82,8 @@ class Toy(Objective):
 
 def toy_loop(objective: Objective, recipe: Recipe, sources: list[Source], **kw: Any) -> Loop:
     """A loop over ``sources`` from step 0."""
-    order = Order(
-        [len(s.rows) for s in sources], [s.weight for s in sources], batch_size=recipe.data.batch_size, seed=recipe.seed,
+    order, _ = make_order(
+        sources, objective.needs, batch_size=recipe.data.batch_size, accumulate=recipe.train.accumulate, seed=recipe.seed,
         steps=recipe.train.steps,
     )  # fmt: skip
 

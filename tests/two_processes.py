@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
@@ -30,6 +31,7 @@ needs_two_processes = pytest.mark.skipif(
 
 
 def _child(number: int, function: Callable[..., Any], args: tuple[Any, ...], store: str, pipe: Any) -> None:
+    torch.set_num_threads(1)  # worker threads of the parent are not there after a fork, and would be waited for
     try:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=2)
         pipe.send(("done", function(number, *args)))

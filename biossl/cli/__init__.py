@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "split": ("biossl.cli.split", "make a named split of a corpus"),
     "pretrain": ("biossl.cli.pretrain", "train an encoder without labels"),
     "probe": ("biossl.cli.probe", "judge a frozen encoder beside honest baselines"),
+    "compare": ("biossl.cli.compare", "recipes on one backbone and budget, with paired intervals"),
     "embed": ("biossl.cli.embed", "write a table of embeddings"),
     "report": ("biossl.cli.report", "one HTML page of a run"),
     "import": ("biossl.cli.import_weights", "convert published weights"),

@@ -28,7 +28,7 @@ def run(args: Any) -> dict[str, Any]:
     out = Path(args.out) if args.out else None
     if out is not None and out.exists() and not args.overwrite:
         raise RequestError(f"{out}: exists; give another name, or --overwrite")
-    text, facts = draft_card(args.folder, sfreq=args.sfreq)
+    text, facts = draft_card(args.folder, sfreq=args.sfreq, name=out.stem if out else None)
     if out is None:
         say(text.rstrip())
     else:
@@ -38,6 +38,8 @@ def run(args: Any) -> dict[str, Any]:
         say(f"{out}: {facts['files']} {facts['reader']} files, {facts['modality']}, {len(facts['channels'])} channels")
     for line in facts["unreadable"]:
         say(f"! {line}")
+    for channel, n in facts["not_common"].items():
+        say(f"! channel {channel} is in {n} of the {facts['read']} files read, so the view leaves it out")
     for line in facts["to_do"]:
         say(f"to do: {line}")
     return {"out": None if out is None else str(out), "card": text, **facts}

@@ -13,8 +13,13 @@ def arguments(parser: Any) -> None:
     """Arguments of the verb."""
     parser.add_argument("thing", type=str, help="recipe, card, corpus folder or encoder folder; told apart by content")
     parser.add_argument("corpus", type=str, nargs="?", default=None, help="a corpus the recipe or encoder is to be used on")
-    parser.add_argument("--label", type=str, default=None, help="a label the corpus must have")
-    parser.add_argument("--splits", type=str, default=None, help="the split whose part 'train' would be used (default: official)")
+    parser.add_argument(
+        "--label", type=str, default=None, help="a label the corpus must have; of a corpus, its classes are counted"
+    )
+    parser.add_argument(
+        "--splits", type=str, default=None,
+        help="the split whose part 'train' would be used, NAME:2 is a fold of it (default: official, or the only one)",
+    )  # fmt: skip
 
 
 def run(args: Any) -> dict[str, Any]:
@@ -34,12 +39,19 @@ def run(args: Any) -> dict[str, Any]:
         if corpus is None:
             raise RequestError(f"--label {args.label}: needs a corpus; give it after {args.thing}")
         corpus.labels(args.label)  # raises, naming the nearest
+    if args.splits is not None:
+        if corpus is None:
+            raise RequestError(f"--splits {args.splits}: needs a corpus; give it after {args.thing}")
+        corpus.split(args.splits)
     result = {"recipe": _recipe, "card": _card, "corpus": _corpus, "encoder": _encoder}[kind](args, corpus)
     say(f"{kind} {args.thing}: good")
     for key, value in result.items():
         if key == "notes":
             for note in value:
                 say(f"  note: {note}")
+        elif key == "label":
+            for line in label_lines(value):
+                say(f"  {line}".rstrip())
         else:
             say(f"  {key}: {_shown(value)}")
     return {"kind": kind, "thing": args.thing, **result}
@@ -72,27 +84,36 @@ def kind_of(thing: str) -> str:
 
 
 def _recipe(args: Any, corpus: Any) -> dict[str, Any]:
+    from biossl.corpus.splits import default_split
     from biossl.recipe import load_recipe
     from biossl.recipe.check import check_pair, check_recipe, pick_channels
 
     recipe = load_recipe(args.thing, args.overrides)
     if corpus is None:
         return check_recipe(recipe)
-    findings = check_pair(recipe, corpus, split=args.splits)
+    findings = check_pair(recipe, corpus, split=args.splits, label=args.label)
     for finding in findings:
         if finding.kind != "note":
             raise finding.error()
     summary = check_recipe(recipe, pick_channels(corpus.spec, recipe.data.channels, where=corpus.path.name))
-    return {**summary, "windows": len(corpus), "notes": [f.text for f in findings]}
+    split = args.splits if args.splits is not None else default_split(corpus)[0]
+    training = len(corpus) if split is None else int((corpus.split(split) == "train").sum())
+    return {
+        **summary, "windows": len(corpus), "split": split or "none", "training_windows": training,
+        "notes": [f.text for f in findings],
+    }  # fmt: skip
 
 
 def _card(args: Any, corpus: Any) -> dict[str, Any]:
     from biossl.corpus.card import load_card
+    from biossl.corpus.card_check import unfinished
 
     card = load_card(args.thing)
+    draft = unfinished(args.thing)
     return {
         "name": card.name, "modality": card.modality, "licence": card.licence, "public": card.public,
         "views": sorted(card.views), "labels": sorted(card.labels), "splits": sorted(card.splits),
+        "notes": [draft] if draft else [],
     }  # fmt: skip
 
 
@@ -103,11 +124,56 @@ def _corpus(args: Any, corpus: Any) -> dict[str, Any]:
     for name in corpus.split_names():
         guard_split([corpus], name)
     spec = corpus.spec
-    return {
+    out: dict[str, Any] = {
         "card": corpus.card.name, "view": corpus.view, "windows": len(corpus), "subjects": int(corpus.index["subject"].nunique()),
         "sfreq": spec.sfreq, "window_s": spec.window_s, "channels": list(spec.ch_names), "labels": corpus.label_names(),
-        "splits": corpus.split_names(), "hash": corpus.hash, "notes": corpus.findings,
+        "splits": corpus.split_names(), "hash": corpus.hash, "notes": list(corpus.findings),
     }  # fmt: skip
+    if args.label is not None:
+        out["label"], notes = _label(corpus, args.label, args.splits)
+        out["notes"] += notes
+    return out
+
+
+def _label(corpus: Any, name: str, split: str | None) -> tuple[dict[str, Any], list[str]]:
+    """Counts of a label over the whole corpus and over each part of the split, and what is to be said of them."""
+    from biossl.corpus.splits import default_split
+    from biossl.corpus.tally import tally
+    from biossl.errors import RequestError
+
+    labels, notes = corpus.labels(name), []
+    if split is None:
+        try:
+            split, note = default_split(corpus)
+        except RequestError as error:  # a corpus with several splits is a good one
+            note = str(error)
+        notes += [note] if note else []
+    counts = {"all": tally(corpus, labels)}
+    if split is not None:
+        parts = corpus.split(split).to_numpy().astype(str)
+        there = [p for p in ("train", "val", "test") if (parts == p).any()]
+        counts |= {p: tally(corpus, labels, parts == p) for p in [*there, *sorted({*parts} - {*there, ""})]}
+    present = [c["class"] for c in counts["all"][:-1] if c["windows"]]
+    if len(labels.classes) > 1 and len(present) == 1:
+        notes.append(f"label '{name}': only class {present[0]} occurs; nothing can be learned from it")
+    if not labels.known.any():
+        notes.append(f"label '{name}' is unknown for every window; check the label's source")
+    return {"name": name, "kind": labels.kind, "split": split, "counts": counts}, notes
+
+
+def label_lines(label: dict[str, Any]) -> list[str]:
+    """Counts of a label as an aligned table: one row a part and class."""
+    from biossl.probe_text import table
+
+    more = [k for k in ("negative", "low", "median", "high") if k in label["counts"]["all"][0]]
+    columns = ["class", "windows", "records", "subjects", *more]
+    rows = [["part", *columns]]
+    for part, entries in label["counts"].items():
+        for entry in entries:
+            cells = [entry.get(c, "") for c in columns]
+            rows.append([part, *(c if isinstance(c, str) else f"{c:,}" if isinstance(c, int) else f"{c:.6g}" for c in cells)])
+    head = f"label {label['name']} ({label['kind']})"
+    return [f"{head}, parts of split {label['split']}:" if label["split"] else f"{head}:", *(f"  {line}" for line in table(rows))]
 
 
 def _encoder(args: Any, corpus: Any) -> dict[str, Any]:
@@ -121,11 +187,19 @@ def _encoder(args: Any, corpus: Any) -> dict[str, Any]:
         "subjects_seen": sum(s.startswith("s:") for s in subjects), "hash": encoder.info["hash"],
     }  # fmt: skip
     if corpus is not None:
+        import numpy as np
+
         from biossl.corpus import seen
 
-        n = seen(corpus, range(len(corpus)), subjects)
-        total = int(corpus.index["subject"].nunique())
-        out["notes"] = [f"the encoder has seen {n} of the {total} subjects of {args.corpus}"]
+        groups = {args.corpus: np.ones(len(corpus), bool)}
+        if args.splits is not None:
+            parts = corpus.split(args.splits).to_numpy().astype(str)
+            groups |= {f"part {p} of split {args.splits}": parts == p for p in sorted({*parts} - {""})}
+        subjects_of = corpus.index["subject"].to_numpy()
+        out["notes"] = [
+            f"the encoder has seen {seen(corpus, np.flatnonzero(some), subjects)} of the {len(set(subjects_of[some]))} subjects of {name}"
+            for name, some in groups.items()
+        ]
     return out
 
 

@@ -23,13 +23,17 @@ def arguments(parser: Any) -> None:
 def run(args: Any) -> dict[str, Any]:
     """Convert, and print the way of the cohort from files to windows."""
     from biossl.corpus import convert
+    from biossl.corpus.card_check import unfinished
 
     result = convert(
         args.card, args.source, args.corpus, view=args.view, partial=args.partial, n_jobs=args.jobs, overwrite=args.overwrite
     )
     for line in summary(result):
         say(line)
-    return result
+    note = unfinished(args.card)
+    if note:
+        say(f"note: {note}")
+    return {**result, "notes": [note] if note else []}
 
 
 def summary(result: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--nearest", type=str, default=None, help="date column: the row nearest to the recording's day counts")
     parser.add_argument("--within", type=str, default=None, help="largest distance for --nearest, e.g. 30d")
     parser.add_argument(
-        "--kind", type=Literal["multiclass", "multilabel", "regression"], default=None, help="default: from the values"
+        "--kind", type=Literal["binary", "multiclass", "multilabel", "regression"], default=None, help="default: from the values"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an added label of this name")
 
@@ -37,8 +37,8 @@ def run(args: Any) -> dict[str, Any]:
     )
     if args.nearest:
         say(
-            f"{report['records_labelled']:,} records labelled, {report['records_too_far']:,} had no row near enough, "
-            f"{report['records_tied']:,} had two different values equally near and stay unknown"
+            f"{report['records_labelled']:,} records labelled; unknown: {report['records_too_far']:,} had no row near enough, "
+            f"{report['records_tied']:,} had two different values equally near, {report['records_undated']:,} have no date"
         )
     say(f"label '{args.name}', {report['kind']}: " + (", ".join(f"{c} {n:,}" for c, n in report["counts"].items()) or "numbers"))
     return report

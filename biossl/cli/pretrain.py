@@ -18,7 +18,12 @@ def arguments(parser: Any) -> None:
         "corpus", type=str, nargs="+", help="a corpus folder; several: CORPUS=weight, the weight being its share of steps"
     )
     parser.add_argument("--init", type=str, default=None, help="begin from the weights of this encoder folder")
-    parser.add_argument("--splits", type=str, default=None, help="train on part 'train' of this split (default: official)")
+    parser.add_argument(
+        "--splits",
+        type=str,
+        default=None,
+        help="train on part 'train' of this split, NAME:2 is a fold of it (default: official, or the only one)",
+    )
     parser.add_argument("--seed", type=int, default=None, help="the recipe's seed, replaced")
     parser.add_argument("--out", type=str, default=None, help="run folder (default: runs/RECIPE-CORPUS)")
     parser.add_argument("--overwrite", action="store_true", help="remove the run that is in the run folder")
@@ -42,9 +47,17 @@ def run(args: Any) -> dict[str, Any]:
     result = pretrain(recipe, corpora, out, init=args.init, split=args.splits, overwrite=args.overwrite)
     say(
         f"{result['steps']} steps, loss {result['numbers'].get('loss', float('nan')):.4g}; encoder in {result['encoder']}; "
-        f"next: biossl probe {result['run']} CORPUS --label NAME"
+        f"next: biossl probe {result['run']} CORPUS --label NAME{_splits(corpora, args.splits)}"
     )
     return result
+
+
+def _splits(corpora: Any, given: str | None) -> str:
+    """`` --splits NAME`` where the probe needs the same split as the training, and its name is not ``official``."""
+    from biossl.corpus.splits import default_split
+
+    names = {given or default_split(corpus)[0] for corpus, _ in corpora} - {None, "official"}
+    return f" --splits {names.pop()}" if len(names) == 1 else ""
 
 
 def parse_corpus(text: str) -> tuple[str, float]:

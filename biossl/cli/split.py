@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 from biossl.cli import say
@@ -42,5 +43,5 @@ def run(args: Any) -> dict[str, Any]:
     for part, count in report["counts"].items():
         say(f"{report['by']} {part:<6} {count['subjects']:>6,} subjects {count['windows']:>9,} windows")
     for note in report["notes"]:
-        say(note)
+        print(f"note: {note}", file=sys.stderr)
     return report

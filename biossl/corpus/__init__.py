@@ -10,7 +10,7 @@ from biossl.corpus.convert import convert  # at once: as a lazy name it would be
 _LAZY = {
     "Corpus": "index",
     "Labels": "labels",
-    "add_labels": "labels",
+    "add_labels": "label_csv",
     "make_split": "splits",
     "add_split": "splits",
     "guard_split": "identity",

@@ -150,6 +150,9 @@ class Label:
         Class -> list of source labels. A source label in no list is unknown (missing), never negative.
     threshold : float
         For ``scp``: likelihoods from this on count.
+    depends : list of str
+        What of the signal it is read from (keys of :data:`biossl.augment.depends.DEPENDENCES`): no augmentation of a run
+        that is judged by it may destroy that.
     """
 
     kind: Literal["multiclass", "multilabel", "regression"]
@@ -160,6 +163,7 @@ class Label:
     parse: Literal["value", "codes", "scp"] = "value"
     threshold: float = 0.0
     description: str = ""
+    depends: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
+from biossl.augment.depends import DEPENDENCES
 from biossl.channels import canonical
 from biossl.config import nearest
 from biossl.corpus.card import Card, Files, Label, View
@@ -17,6 +19,8 @@ from biossl.io.table import check_spec
 from biossl.signal import CH_TYPES, unit_factor
 
 UNKNOWN = "UNKNOWN"  # what a draft writes where a person has to
+CHECK = "CHECK"  # first word of a value or comment of a draft that a person has not looked at yet
+_OPEN = re.compile(rf"^\s*(?:#|[\w-]+:)\s*['\"]?{CHECK}\b")
 NOT_COVARIATES = ("record", "subject")
 _WFDB_KINDS = ("beat", "rhythm", "wave", "note")
 
@@ -66,6 +70,18 @@ def check_card(card: Card, *, where: str) -> None:
     for name, label in card.labels.items():
         _check_label(card, label, f"{where}: 'labels.{name}")
     _check_splits(card, where)
+
+
+def unfinished(name_or_path: str | Path) -> str:
+    """What of a drafted card nobody has looked at, in one line; '' for a packaged card or a finished one."""
+    path = Path(name_or_path)
+    if not path.is_file():
+        return ""
+    lines = [n for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1) if _OPEN.match(line)]
+    if not lines:
+        return ""
+    places = "1 place is" if len(lines) == 1 else f"{len(lines)} places are"
+    return f"{path}: {places} still marked {CHECK}, the first in line {lines[0]}; look at each and remove the word"
 
 
 def groups(files: Files) -> tuple[str, ...]:
@@ -201,6 +217,9 @@ def _check_kind(card: Card, kind: str, place: str) -> None:
 
 
 def _check_label(card: Card, label: Label, place: str) -> None:
+    for key in label.depends:
+        if key not in DEPENDENCES:
+            raise RequestError(f"{place}.depends' cannot hold {key!r}; {nearest(key, DEPENDENCES)}")
     if label.source in ("event", "overlap"):
         _check_kind(card, label.event_kind, f"{place}.event_kind")
     else:

@@ -29,6 +29,7 @@ from biossl.config import dump_yaml, nearest
 from biossl.corpus.card import Card, View
 from biossl.corpus.shardjob import Job, load_windows, make_shard
 from biossl.errors import DataError, RequestError
+from biossl.io.table import ZIP_FAULTS
 from biossl.progress import Progress
 from biossl.signal import InputSpec
 
@@ -228,7 +229,7 @@ def _listing(place: Path) -> dict[str, int]:
         elif place.is_file():
             with zipfile.ZipFile(place) as archive:
                 sizes.update({i.filename: i.file_size for i in archive.infolist()})
-    except (OSError, zipfile.BadZipFile):
+    except (*ZIP_FAULTS, OSError):
         pass  # the reader says what is wrong
     return sizes
 
@@ -414,7 +415,7 @@ def _gather(jobs: list[Job]) -> _Gathered:
             columns["shard"] += [job.number] * n
             columns["row"] += range(row, row + n)
             columns["event"] += [block["events"]["label"][e] if e >= 0 else "" for e in block["event"]]
-            for name in ("subject", "record", "day", "n_samples", "split"):
+            for name in ("subject", "record", "record_sha256", "day", "n_samples", "split"):
                 columns[name] += [block[name]] * n
             for name in ("start_s", "segment", "quality", "sha256"):
                 columns[name] += block[name]

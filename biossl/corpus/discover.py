@@ -15,7 +15,7 @@ from pathlib import Path
 from biossl.corpus.card import Card, MetadataTable
 from biossl.corpus.card_check import NOT_COVARIATES, covariate_names, format_key
 from biossl.errors import RecordError, RequestError
-from biossl.io.table import read_bytes
+from biossl.io.table import ZIP_FAULTS, read_bytes
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _members(path: Path, relative: str) -> list[str]:
     try:
         with zipfile.ZipFile(path) as z:
             return [f"{relative}!{i.filename}" for i in z.infolist() if not i.is_dir()]
-    except (zipfile.BadZipFile, OSError):
+    except (*ZIP_FAULTS, OSError):
         return [relative]
 
 

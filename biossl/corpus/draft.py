@@ -38,7 +38,7 @@ class _Look:
     spec: TableSpec | None
 
 
-def draft_card(source: str | Path, *, sfreq: float | None = None) -> tuple[str, dict[str, Any]]:
+def draft_card(source: str | Path, *, sfreq: float | None = None, name: str | None = None) -> tuple[str, dict[str, Any]]:
     """YAML text of a first card and the facts it rests on.
 
     Parameters
@@ -47,14 +47,16 @@ def draft_card(source: str | Path, *, sfreq: float | None = None) -> tuple[str, 
         A folder of recordings.
     sfreq : float, optional
         Hz, for tables without a time column.
+    name : str, optional
+        The card's name; default the folder's.
 
     Returns
     -------
     text : str
         Commented YAML, ``public: false``.
     facts : dict
-        ``files``, ``read``, ``reader``, ``modality``, ``channels``, ``rates``, ``unreadable`` (one line each) and
-        ``to_do`` (what a person must fill in).
+        ``files``, ``read``, ``reader``, ``modality``, ``channels``, ``not_common`` (channel -> in how many of the files
+        read), ``rates``, ``unreadable`` (one line each) and ``to_do`` (what a person must fill in).
 
     Raises
     ------
@@ -82,6 +84,8 @@ def draft_card(source: str | Path, *, sfreq: float | None = None) -> tuple[str, 
         raise RequestError(
             f"{source}: the files looked at have no channel in common ({', '.join(recordings[0].ch_names)}); give one kind"
         )
+    held = Counter(n for look in looks for n in {n for r in look.recordings for n in r.ch_names})
+    not_common = {n: held[n] for n in sorted(held, key=natural) if held[n] < len(looks)}
     rates = sorted({r.sfreq for r in recordings if set(channels) & set(r.ch_names)})
     unknown = _unknown_units(recordings, channels)
     spec = looks[0].spec
@@ -93,10 +97,11 @@ def draft_card(source: str | Path, *, sfreq: float | None = None) -> tuple[str, 
     if subjects == "record":
         to_do.append("subjects: each record is taken for a person until the card says otherwise")
     facts = {
-        "files": len(names), "read": len(looks), "reader": reader, "modality": modality, "channels": channels, "rates": rates,
+        "files": len(names), "read": len(looks), "reader": reader, "modality": modality, "channels": channels,
+        "not_common": not_common, "rates": rates,
         "unreadable": unreadable, "to_do": to_do,
     }  # fmt: skip
-    return _text(Path(source), facts, pattern, subjects, unknown, spec, recordings), facts
+    return _text(name or Path(source).resolve().name, facts, pattern, subjects, unknown, spec, recordings), facts
 
 
 def name_pattern(names: Sequence[str]) -> tuple[str, str]:
@@ -208,13 +213,13 @@ def _unknown_units(recordings: Sequence[Recording], channels: Sequence[str]) -> 
 
 
 def _text(
-    source: Path, facts: dict[str, Any], pattern: str, subjects: str, unknown: list[str], spec: TableSpec | None,
+    name: str, facts: dict[str, Any], pattern: str, subjects: str, unknown: list[str], spec: TableSpec | None,
     recordings: Sequence[Recording],
 ) -> str:  # fmt: skip
     modality, rates = facts["modality"], facts["rates"]
     rate = rates[0]
     window = round(_WINDOW_S[modality] * rate) / rate
-    name = re.sub(r"[^a-z0-9_]+", "_", source.resolve().name.lower()).strip("_") or "my_recordings"
+    name = re.sub(r"[^a-z0-9_-]+", "_", name.lower()).strip("_-") or "my_recordings"
     minutes = sorted(r.duration_s / 60 for r in recordings)
     units = {}
     for n in facts["channels"]:
@@ -240,6 +245,12 @@ def _text(
         if units
         else []
     )
+    left_out = [
+        f"# CHECK the channels: {n} is in {k} of the {facts['read']} files read, so the view leaves it out"
+        for n, k in facts["not_common"].items()
+    ]
+    if left_out:
+        left_out.append("# (with 'optional_channels: true' a view may name it: unobserved where a file has none)")
     lines = [
         f"# Draft from {facts['read']} of {facts['files']} {facts['reader']} files, {minutes[0]:.1f} to {minutes[-1]:.1f} minutes "
         f"a run, {', '.join(f'{r:g}' for r in rates)} Hz.",
@@ -265,6 +276,7 @@ def _text(
         "# tables:",
         "#   - {file: patients.csv, key: id, on: subject, columns: {age: age, sex: sex}}",
         "# CHECK: what one window is; `biossl list cards --copy ptbxl .` gives a card with filters, labels and splits to look at",
+        *left_out,
         dump_yaml({"views": {"windows": view}}).rstrip(),
     ]
     return "\n".join(lines) + "\n"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SECRET_FILE = "secret.key"
 WINDOW_SAMPLE = 1024  # windows of a corpus that an encoder remembers: those with the smallest hashes, so that two
 #                       corpora of the same windows keep the same ones
+RECORDING_SAMPLE = 65_536  # recordings it remembers, chosen likewise
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -163,16 +164,26 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 
+def _group(corpus: Corpus) -> str:
+    """Short name of a card and, for a set that is not public, of its secret: names of people mean something inside it."""
+    return _hash(corpus.card.name, corpus.facts["card"]["secret_id"])[:8]
+
+
 def _by_subject(corpus: Corpus, rows: Any) -> dict[str, np.ndarray]:
-    """Key of a subject -> its rows among ``rows``. The same person has the same key in every view of a card."""
+    """Key of a subject's name -> its rows among ``rows``. The same person has the same key in every view of a card."""
     rows = np.asarray(rows, dtype=np.int64)
     names = corpus.index["subject"].to_numpy()[rows]
-    group = f"{corpus.card.name}\x1f{corpus.facts['card']['secret_id']}"
     unique, inverse = np.unique(names.astype(str), return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     parts = np.split(rows[order], np.cumsum(np.bincount(inverse, minlength=len(unique)))[:-1])
-    keys = [_hash("subject", group, canonical_subject(str(n), corpus.card)) for n in unique]
+    keys = [_hash("subject", canonical_subject(str(n), corpus.card)) for n in unique]
     return dict(zip(keys, parts, strict=True))
+
+
+def _recordings(corpus: Corpus) -> np.ndarray:
+    """Of every row the hash of its whole recording, '' = nothing varies, or a corpus converted before it was taken."""
+    index = corpus.index
+    return index["record_sha256"].to_numpy() if "record_sha256" in index else np.full(len(index), "", object)
 
 
 def subject_keys(corpus: Corpus, rows: Any) -> set[str]:
@@ -186,16 +197,17 @@ def subject_keys(corpus: Corpus, rows: Any) -> set[str]:
     Returns
     -------
     set of str
-        ``s:`` subjects, ``w:`` a sample of windows, ``c:`` the card and, for a set that is not public, its secret's id,
-        ``o:`` the cards it overlaps.
+        ``s:`` subjects and ``r:`` recordings (whatever the view), each within a group, which is a card; ``w:`` a sample of
+        windows; ``c:`` the card and, for a set that is not public, its secret's id; ``o:`` the cards it overlaps.
     """
-    sha = set(corpus.index["sha256"].to_numpy()[np.asarray(rows, dtype=np.int64)]) - {""}  # "" = flat or unobserved
-    windows = sorted(sha)[:WINDOW_SAMPLE]
-    card = f"c:{corpus.card.name}:{corpus.facts['card']['secret_id']}"
+    where, group = np.asarray(rows, dtype=np.int64), _group(corpus)
+    windows = sorted(set(corpus.index["sha256"].to_numpy()[where]) - {""})[:WINDOW_SAMPLE]  # "" = flat or unobserved
+    recordings = sorted(set(_recordings(corpus)[where]) - {""})[:RECORDING_SAMPLE]
     return (
-        {card}
+        {f"c:{corpus.card.name}:{corpus.facts['card']['secret_id']}"}
         | {f"o:{name}" for name in corpus.card.overlaps}
-        | {f"s:{k}" for k in _by_subject(corpus, rows)}
+        | {f"s:{group}:{k}" for k in _by_subject(corpus, where)}
+        | {f"r:{group}:{r[:16]}" for r in recordings}
         | {f"w:{w[:32]}" for w in windows}
     )
 
@@ -203,8 +215,9 @@ def subject_keys(corpus: Corpus, rows: Any) -> set[str]:
 def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str]) -> int:
     """Number of subjects among ``rows`` that the encoder has (or may have) been trained on.
 
-    A subject counts by its key or by a window it shares. All count when they cannot be told apart: the encoder saw a
-    card that overlaps this one, or the same private set converted under another secret.
+    A subject counts by its name, by a recording or by a window it shares. Names count within a card, and between two
+    cards that share a recording: those are one data set under two names. All count when they cannot be told apart: the
+    encoder saw a card that overlaps this one, or the same private set converted under another secret.
     """
     remembered = set(encoder_seen)
     people = _by_subject(corpus, rows)
@@ -217,25 +230,33 @@ def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str]) -> i
         name, _, key = mark[2:].rpartition(":")
         if name in corpus.card.overlaps or (name == own and key != secret):
             return len(people)
+    recordings = _recordings(corpus).astype("U16")
+    held = {r for r in remembered if r.startswith("r:")}
+    here = set(recordings) - {""}
+    shared = {mark for mark in held if mark[11:] in here}
+    groups = {_group(corpus)} | {mark[2:10] for mark in shared}
+    heard = {mark[11:] for mark in shared}
     sha = corpus.index["sha256"].to_numpy()
     windows = {m[2:] for m in remembered if m.startswith("w:")}
     count = 0
     for key, where in people.items():
-        count += f"s:{key}" in remembered or any(sha[r][:32] in windows for r in where)
+        named = any(f"s:{group}:{key}" in remembered for group in groups)
+        count += named or any(recordings[r] in heard or sha[r][:32] in windows for r in where)
     return count
 
 
 # ---------------------------------------------------------------------- the leak guard
 
 
-def guard_split(corpora: Sequence[Corpus], split: str = "official") -> None:
+def guard_split(corpora: Sequence[Corpus], split: str | Sequence[str] = "official") -> None:
     """Refuse a split in which somebody, or some window, is in two parts.
 
     Parameters
     ----------
     corpora : sequence of Corpus
         Judged together: a subject may not be in ``train`` of one and ``test`` of another.
-    split : str
+    split : str or sequence of str
+        Name of the split, or one name a corpus.
 
     Raises
     ------
@@ -246,18 +267,21 @@ def guard_split(corpora: Sequence[Corpus], split: str = "official") -> None:
     windows: dict[str, set[str]] = {}
     parts_of_card: dict[tuple[str, str], set[str]] = {}
     overlaps: dict[str, set[str]] = {}
-    for corpus in corpora:
-        part = corpus.split(split).to_numpy().astype(str)
-        sha = corpus.index["sha256"].to_numpy()
+    recordings: dict[str, set[str]] = {}
+    names = [split] * len(corpora) if isinstance(split, str) else list(split)
+    split = "', '".join(dict.fromkeys(names))
+    for corpus, name, group in zip(corpora, names, _one_set(corpora), strict=True):
+        part = corpus.split(name).to_numpy().astype(str)
         rows = np.flatnonzero(part != "")
         for key, where in _by_subject(corpus, rows).items():
-            parts_of.setdefault(key, set()).update(part[where])
-        for row in rows:
-            if sha[row]:  # "" = flat or unobserved, which says nothing about who was recorded
-                windows.setdefault(sha[row], set()).add(part[row])
-        name = (corpus.card.name, corpus.facts["card"]["secret_id"])
-        parts_of_card.setdefault(name, set()).update(part[rows])
-        overlaps.setdefault(name[0], set()).update(corpus.card.overlaps)
+            parts_of.setdefault(f"{group}:{key}", set()).update(part[where])
+        for held, sha in ((windows, corpus.index["sha256"].to_numpy()), (recordings, _recordings(corpus))):
+            for row in rows:
+                if sha[row]:  # "" = flat or unobserved, which says nothing about who was recorded
+                    held.setdefault(sha[row], set()).add(part[row])
+        card = (corpus.card.name, corpus.facts["card"]["secret_id"])
+        parts_of_card.setdefault(card, set()).update(part[rows])
+        overlaps.setdefault(card[0], set()).update(corpus.card.overlaps)
     remedy = "make another with `biossl split CORPUS --name NAME --by subject`"
     shared = [parts for parts in parts_of.values() if len(parts) > 1]
     if shared:
@@ -265,12 +289,23 @@ def guard_split(corpora: Sequence[Corpus], split: str = "official") -> None:
             f"split '{split}': {len(shared)} {_subjects(len(shared))} in more than one part ({_and(shared)}); {remedy}"
         )
     _guard_cards(parts_of_card, overlaps, split)
-    same = [parts for parts in windows.values() if len(parts) > 1]
-    if same:
-        raise DataError(
-            f"split '{split}': {len(same)} windows with identical samples are in more than one part "
-            f"({_and(same)}): the same recording under two subjects; name them in the card's same_person"
-        )
+    for what, held in (("windows", windows), ("recordings", recordings)):
+        same = [parts for parts in held.values() if len(parts) > 1]
+        if same:
+            raise DataError(
+                f"split '{split}': {len(same)} {what} with identical samples are in more than one part "
+                f"({_and(same)}): the same recording under two subjects; name them in the card's same_person"
+            )
+
+
+def _one_set(corpora: Sequence[Corpus]) -> list[str]:
+    """A group for each corpus: its card's, and one for cards that share a recording, a data set under several names."""
+    groups = [_group(corpus) for corpus in corpora]
+    first: dict[str, int] = {}  # recording -> the first corpus that holds it
+    for i, corpus in enumerate(corpora):
+        for other in {first.setdefault(r, i) for r in set(_recordings(corpus)) - {""}}:
+            groups = [groups[i] if group == groups[other] else group for group in groups]
+    return groups
 
 
 def _guard_cards(parts_of_card: dict[tuple[str, str], set[str]], overlaps: dict[str, set[str]], split: str) -> None:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from biossl.corpus.shards import Shard
 
 CORPUS_FORMAT = 1
-INDEX_COLUMNS = ("shard", "row", "subject", "record", "segment", "start_s", "n_samples", "quality", "split", "event", "sha256")
+INDEX_COLUMNS = (
+    "shard", "row", "subject", "record", "segment", "start_s", "n_samples", "quality", "split", "event", "sha256", "record_sha256",
+)  # fmt: skip
 EVENT_COLUMNS = ("subject", "record", "onset_s", "duration_s", "label", "channel", "kind", "source")
 _OPEN_SHARDS = 8
 

@@ -185,7 +185,7 @@ def _block(job: Job, task: RecordTask, cut: Cut, start: str | None) -> dict[str,
         "covariates": covariates, "dropped": {k: int(v) for k, v in sorted(cut.dropped.items())},
         "start_s": np.asarray(cut.start_s, np.float64).tolist(), "segment": np.asarray(cut.segment).tolist(),
         "event": np.asarray(cut.event).tolist(), "quality": np.asarray(cut.quality, np.float64).round(6).tolist(),
-        "sha256": list(cut.sha256), "events": _events(job, cut),
+        "sha256": list(cut.sha256), "record_sha256": cut.record_sha256, "events": _events(job, cut),
     }  # fmt: skip
     return block
 

@@ -66,6 +66,42 @@ def load_split(corpus: Corpus, name: str = "official", fold: int | None = None) 
     return corpus.index[meta["key"]].map(lookup).fillna("").astype(str).rename("split")
 
 
+def default_split(corpus: Corpus) -> tuple[str | None, str]:
+    """The split used when none is named: ``official``, else the only one. The one rule of pretrain, check and probe.
+
+    Parameters
+    ----------
+    corpus : Corpus
+
+    Returns
+    -------
+    name : str or None
+        None = the corpus has no split.
+    note : str
+        What to tell a person: which split was taken when it is not ``official``; '' otherwise.
+
+    Raises
+    ------
+    RequestError
+        Several splits, none of them ``official``.
+
+    Examples
+    --------
+    >>> default_split(corpus)  # doctest: +SKIP
+    ('official', '')
+    """
+    names = corpus.split_names()
+    if "official" in names or not names:
+        return ("official" if names else None), ""
+    if len(names) > 1:
+        raise RequestError(
+            f"{corpus.path}: it has several splits ({', '.join(names)}) and none is official; choose one with --splits NAME"
+        )
+    folds = n_folds(corpus, names[0])
+    fold = f", fold 0 of {folds} (--splits {names[0]}:1 is another)" if folds else ""
+    return names[0], f"{corpus.path.name}: split '{names[0]}' is used, the only one{fold}"
+
+
 def n_folds(corpus: Corpus, name: str) -> int:
     """Number of folds of a split, 0 when it has none."""
     if name == "official":
@@ -118,7 +154,8 @@ def make_split(
     Returns
     -------
     dict
-        Subjects and windows per part or fold, and the content hash.
+        Subjects and windows per part or fold, the content hash, and ``notes``: sites, and one line for every part that
+        has one class only of a label or lacks a class that another part has.
 
     Raises
     ------
@@ -167,13 +204,13 @@ def add_split(
         A subject (by whatever name) would be in two parts; no id of the CSV is in the corpus.
     """
     from biossl.corpus.identity import Pseudonyms
-    from biossl.corpus.labels import _read_csv
+    from biossl.corpus.label_csv import read_csv
 
     file = _free(corpus, name, overwrite)
-    rows, column = _read_csv(Path(csv), key, "part", None)
+    rows, column = read_csv(Path(csv), key, "part", None)
     pseudonyms = Pseudonyms.of(corpus)
     parts_of: dict[str, set[str]] = {}
-    for cells in rows:
+    for _, cells in rows:
         own = getattr(pseudonyms, key)(cells[key], corpus.card)
         parts_of.setdefault(own, set()).add(cells[column].strip())
     owner = dict(zip(corpus.index[key].tolist(), corpus.index["subject"].tolist(), strict=True))
@@ -284,7 +321,8 @@ def _shuffled(corpus: Corpus, subjects: list[str], seed: int, stratify: str | No
     if labels.kind == "regression":
         raise RequestError(f"--stratify {stratify}: a number cannot be spread by class; choose a label with classes")
     values, names = labels.values, corpus.index["subject"].to_numpy()
-    if labels.kind == "multiclass":
+    classed = labels.kind in ("multiclass", "binary")
+    if classed:
         values = np.stack([np.where(np.isnan(values[:, 0]), np.nan, values[:, 0] == k) for k in range(len(labels.classes))], 1)
     positive = np.nan_to_num(values)
     rarity = np.argsort(np.argsort(positive.sum(0), kind="stable"))  # the rarest class decides where a subject stands
@@ -292,7 +330,7 @@ def _shuffled(corpus: Corpus, subjects: list[str], seed: int, stratify: str | No
     for subject in order:
         rows = positive[names == subject]
         count = rows.sum(0)
-        if labels.kind == "multiclass":
+        if classed:
             stratum[subject] = int(count.argmax()) if count.any() else -1
         else:
             held = np.flatnonzero(count)
@@ -377,11 +415,15 @@ def write_record_split(file: Path, parts: dict[str, str]) -> str:
 
 
 def _summary(corpus: Corpus, name: str, digest: str, notes: list[str]) -> dict[str, Any]:
+    from biossl.corpus.tally import poor_parts
+
     frame, meta = _read(corpus.path / "splits" / f"{name}.parquet")
     by = "fold" if "fold" in frame else "part"
-    lookup = dict(zip(frame[meta["key"]], frame[by], strict=True))
-    group = corpus.index[meta["key"]].map(lookup)
+    lookup = {k: str(v) for k, v in zip(frame[meta["key"]], frame[by], strict=True)}
+    group = corpus.index[meta["key"]].map(lookup).fillna("").astype(str)
     counts = {
-        str(g): {"subjects": int(rows["subject"].nunique()), "windows": len(rows)} for g, rows in corpus.index.groupby(group)
+        g: {"subjects": int(rows["subject"].nunique()), "windows": len(rows)} for g, rows in corpus.index.groupby(group) if g
     }
-    return {"name": name, "by": by, "counts": counts, "hash": digest, "notes": notes}
+    order = sorted(counts, key=lambda g: (PARTS.index(g) if g in PARTS else -1, int(g) if g.isdigit() else 0))
+    poor = poor_parts(corpus, group.to_numpy(), order, word=by)
+    return {"name": name, "by": by, "counts": {g: counts[g] for g in order}, "hash": digest, "notes": [*notes, *poor]}

@@ -66,6 +66,8 @@ class Cut:
     subject : str or None
     sfreq : float
         Hz of ``data``.
+    record_sha256 : str
+        SHA-256 of all samples of the record as read, whatever the view takes of them; '' when nothing varies.
     """
 
     data: np.ndarray
@@ -82,6 +84,7 @@ class Cut:
     record: str
     subject: str | None
     sfreq: float
+    record_sha256: str = ""
 
 
 def view_spec(card: Card, view: str) -> InputSpec:
@@ -159,7 +162,7 @@ def cut(card: Card, view: str, recordings: Sequence[Recording]) -> Cut:
         event=np.concatenate([p.event for p in parts])[order], quality=np.concatenate([p.quality for p in parts])[order],
         events=_frame(marks), sha256=[sha[i] for i in order], lsb=lsb, baseline=baseline,
         dropped={k: n for k, n in dropped.items() if n}, covariates=dict(recordings[0].meta.get("covariates", {})),
-        record=recordings[0].record, subject=recordings[0].subject, sfreq=spec.sfreq,
+        record=recordings[0].record, subject=recordings[0].subject, sfreq=spec.sfreq, record_sha256=_record_digest(recordings),
     )  # fmt: skip
 
 
@@ -352,12 +355,24 @@ def _quality(windows: np.ndarray) -> np.ndarray:
 def _digest(r: Recording, start_s: float, window_s: float) -> str:
     a = max(int(np.floor(start_s * r.sfreq + 1e-6)), 0)
     b = min(int(np.ceil((start_s + window_s) * r.sfreq - 1e-6)), r.data.shape[1])
-    source = np.where(np.isnan(r.data[:, a:b]), np.float32(np.nan), r.data[:, a:b] + np.float32(0))  # one NaN, no -0
-    seen = np.isfinite(source)
-    high, low = (
-        np.where(seen, source, -np.inf).max(axis=1, initial=-np.inf),
-        np.where(seen, source, np.inf).min(axis=1, initial=np.inf),
-    )
-    if not (high > low).any():
-        return ""
-    return hashlib.sha256(np.ascontiguousarray(source, dtype="<f4").tobytes()).hexdigest()
+    source = r.data[:, a:b]
+    return hashlib.sha256(_bytes(source)).hexdigest() if _varies(source).any() else ""
+
+
+def _record_digest(recordings: Sequence[Recording]) -> str:
+    """Of every channel that varies, in no order: names, order and choice of channels are the card's and the view's."""
+    rows = [row for r in recordings for row, varies in zip(r.data, _varies(r.data), strict=True) if varies]
+    each = sorted(hashlib.sha256(_bytes(row)).hexdigest() for row in rows)
+    return hashlib.sha256("".join(each).encode()).hexdigest() if each else ""
+
+
+def _varies(x: np.ndarray) -> np.ndarray:
+    """Which rows are neither flat nor unobserved."""
+    seen = np.isfinite(x)
+    high = np.where(seen, x, -np.inf).max(axis=1, initial=-np.inf)
+    return high > np.where(seen, x, np.inf).min(axis=1, initial=np.inf)
+
+
+def _bytes(x: np.ndarray) -> bytes:
+    """Equal values, equal bytes: one NaN, no -0."""
+    return np.ascontiguousarray(np.where(np.isnan(x), np.float32(np.nan), x + np.float32(0)), dtype="<f4").tobytes()

@@ -39,8 +39,11 @@ def reader(function: Callable[P, R]) -> Callable[P, R]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # readers warn where a finding or an error is made here
                 result = function(*args, **kwargs)
-            if isinstance(result, list) and not any(np.isfinite(r.data).any() for r in result):
-                raise RecordError("all_nan", "not one sample was observed; check the export", path)
+            if isinstance(result, list):
+                if any(np.isinf(r.data).any() for r in result):
+                    raise RecordError("infinite", "a sample is infinite; mend the file or the gain in its header", path)
+                if not any(np.isfinite(r.data).any() for r in result):
+                    raise RecordError("all_nan", "not one sample was observed; check the export", path)
             return result
         except RecordError as error:
             if error.path is not None:

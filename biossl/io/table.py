@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = ("", "nan", "na", "null", "none")  # cells that say "not observed"
+# what damaged zips make the standard library raise
+ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError, IndexError, struct.error)
+_MAX_SFREQ = 1e6  # Hz; no biosignal is sampled faster, so such a time column is none
+_BOMB_BYTES, _BOMB_RATIO = 2**28, 100  # a zip member that unpacks to more, at more than this, is not a table of samples
 
 
 @dataclass
@@ -202,10 +209,16 @@ def read_bytes(path: str) -> bytes:
         return Path(path).read_bytes()
     try:
         with zipfile.ZipFile(archive) as z:
-            return z.read(inner)
+            facts = z.getinfo(inner)  # its stated size also limits what is unpacked
+            if facts.file_size > max(_BOMB_BYTES, _BOMB_RATIO * facts.compress_size):
+                text = f"{inner} would unpack to {facts.file_size / 1e9:.3g} GB from {facts.compress_size / 1e6:.3g} MB; no table does"
+                raise RecordError("too_large", f"{text}: leave it out, or unpack it by hand if it is one")
+            return z.read(facts)
     except KeyError:
         raise RecordError("missing", f"the zip holds no {inner}; copy it there or unpack the zip") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except FileNotFoundError:
+        raise
+    except (*ZIP_FAULTS, OSError) as error:  # OSError is what a damaged bzip2 stream gives
         raise RecordError("wrong_format", f"{Path(archive).name} cannot be unpacked ({error}); copy it again") from None
 
 
@@ -247,10 +260,15 @@ def guess_spec(path: str | Path, sfreq: float | None = None) -> TableSpec:
         if sfreq is None:
             raise RecordError("needs_card", "a table without a time column does not say its rate; state it", str(path))
         return TableSpec(sfreq=sfreq, separator=separator, names=own_names, channels=channels, line_end=line_end)
-    steps = np.diff([float(r[time]) for r in body])
+    stamps = np.array([float(r[time]) for r in body])
+    steps = np.diff(stamps[np.isfinite(stamps)])
     step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
     unit = 1.0 if step < 0.5 else 1e-3 if step < 5e2 else 1e-6 if step < 5e5 else 1e-9
-    rate = sfreq or float(f"{1 / (float(np.mean(steps[steps < 20 * step])) * unit or 1.0):.3g}")
+    usual = steps[steps < 20 * step]
+    seconds = float(np.mean(usual)) * unit if usual.size else 0.0
+    rate = sfreq or float(f"{1 / max(seconds, 1e-9):.3g}")
+    if sfreq is None and not seconds > 1 / _MAX_SFREQ:
+        raise RecordError("needs_card", f"column {names[time]!r} does not count time forward; state the rate", str(path))
     return TableSpec(
         sfreq=rate, separator=separator, names=own_names, time=names[time], time_unit_s=unit, channels=channels, line_end=line_end
     )
@@ -275,12 +293,12 @@ def _is_number(cell: str) -> bool:
 
 def _text(path: str) -> str:
     raw = read_bytes(path)
-    if not raw.strip():
-        raise RecordError("empty", "the file is empty; copy it again", path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RecordError("wrong_format", "is not a text table (not UTF-8); check the card's reader", path) from None
+    if not text.strip():
+        raise RecordError("empty", "the file is empty; copy it again", path)
     if "\0" in text:
         raise RecordError("wrong_format", "is not a text table (holds zero bytes); check the card's reader", path)
     return text

@@ -27,6 +27,7 @@ _BITS = {"8": 8, "16": 16, "24": 24, "32": 32, "61": 16, "80": 8, "160": 16, "21
 _FLAC = ("508", "516", "524")
 _GAIN_FIELD = re.compile(r"^\s*\S+\s+\S+\s+(?P<gain>[-+]?[0-9.]+(?:[eE][-+]?\d+)?)")
 _MAX_SAMPLES = 2**40
+_GAINS = (1e-12, 1e15)  # counts per unit; beyond, a digit was lost or doubled
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,9 @@ def _header(stem: Path) -> Any:
         raise RecordError("lying_header", f"the header states {head.n_sig} signals and describes {len(lines) - 1}; mend it")
     gains = [_GAIN_FIELD.match(line) for line in lines[1:]]
     head.zero_gain = [i for i, gain in enumerate(gains) if gain is None or float(gain["gain"]) == 0]
+    for i, gain in enumerate(head.adc_gain):
+        if i not in head.zero_gain and not _GAINS[0] <= abs(gain) <= _GAINS[1]:
+            raise RecordError("lying_header", f"signal {head.sig_name[i]!r} has gain {gain:g}; mend the header")
     return head
 
 

@@ -16,10 +16,12 @@ from biossl.models.transformer import init_weights, make_blocks, shared_rows
 
 @dataclass(frozen=True)
 class PredictorConfig:
-    """Architecture of a :class:`LeadPredictor`; ``dim=384, depth=6, heads=12, qkv_bias=False, drop_path=0.1`` is the published one.
+    """Architecture of a predictor; ``dim=384, depth=6, heads=12, qkv_bias=False, drop_path=0.1`` is that of ECG-JEPA.
 
     Attributes
     ----------
+    kind : {"lead", "grid"}
+        ``lead``: :class:`LeadPredictor`, for masks over times. ``grid``: :class:`GridPredictor`, for any mask.
     dim : int
         Width d; a multiple of 4 and of ``heads``.
     depth, heads : int
@@ -32,6 +34,7 @@ class PredictorConfig:
         See :func:`biossl.models.transformer.init_weights`.
     """
 
+    kind: Literal["lead", "grid"] = "lead"
     dim: int = 96
     depth: int = 3
     heads: int = 3
@@ -43,7 +46,29 @@ class PredictorConfig:
     init: Literal["normal", "fan_in"] = "normal"
 
 
-class LeadPredictor(nn.Module):
+class _Predictor(nn.Module):
+    """The layers both predictors have, and the position table of a (C, P) grid."""
+
+    def __init__(self, dim: int, grid: tuple[int, int], config: PredictorConfig) -> None:
+        super().__init__()
+        if config.dim % 4 or config.dim % config.heads:
+            raise RequestError(f"predictor.dim: {config.dim} must be a multiple of 4 and of predictor.heads ({config.heads})")
+        self.config = config
+        self.embed = nn.Linear(dim, config.dim)
+        self.mask_token = nn.Parameter(torch.empty(config.dim))
+        self.blocks = make_blocks(
+            config.dim, config.depth, config.heads, mlp_ratio=config.mlp_ratio, qkv_bias=config.qkv_bias,
+            norm_eps=config.norm_eps, drop_path=config.drop_path,
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.proj = nn.Linear(config.dim, dim)
+        init_weights(self, self.blocks, config.init)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.position: Tensor
+        self.register_buffer("position", sincos_2d(*grid, config.dim), persistent=False)
+
+
+class LeadPredictor(_Predictor):
     """The predictor of ECG-JEPA (arXiv 2410.08559): every channel on its own, as B * C sequences of P tokens.
 
     Channels do not see each other here; what they share comes from the encoder. Joint tokens are the case C = 1.
@@ -64,22 +89,7 @@ class LeadPredictor(nn.Module):
     """
 
     def __init__(self, dim: int, n_patches: int, config: PredictorConfig) -> None:
-        super().__init__()
-        if config.dim % 4 or config.dim % config.heads:
-            raise RequestError(f"predictor.dim: {config.dim} must be a multiple of 4 and of predictor.heads ({config.heads})")
-        self.config = config
-        self.embed = nn.Linear(dim, config.dim)
-        self.mask_token = nn.Parameter(torch.empty(config.dim))
-        self.blocks = make_blocks(
-            config.dim, config.depth, config.heads, mlp_ratio=config.mlp_ratio, qkv_bias=config.qkv_bias,
-            norm_eps=config.norm_eps, drop_path=config.drop_path,
-        )  # fmt: skip
-        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
-        self.proj = nn.Linear(config.dim, dim)
-        init_weights(self, self.blocks, config.init)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.position: Tensor
-        self.register_buffer("position", sincos_2d(1, n_patches, config.dim), persistent=False)
+        super().__init__(dim, (1, n_patches), config)
 
     def forward(self, x: Tensor, visible: Tensor, masked: Tensor, *, observed: Tensor | None = None) -> Tensor:
         """Predicted features of the masked times of every channel.
@@ -118,3 +128,68 @@ class LeadPredictor(nn.Module):
             z = block(z.reshape(B * C, K + M, d), layout)
         z = z.view(B, C, K + M, d)[:, :, K:]  # only masked tokens are wanted: norm and projection of the rest are spared
         return self.proj(self.norm(z))
+
+
+class GridPredictor(_Predictor):
+    """A predictor over all tokens of the (C, P) grid at once, whatever a mask hides of which channel.
+
+    Every token sees every other one; positions code channel and time. So a hidden channel can be predicted from the other
+    channels, which :class:`LeadPredictor` leaves to the encoder.
+
+    Parameters
+    ----------
+    dim : int
+        Width D of the encoder.
+    grid : (C, P)
+    config : PredictorConfig
+
+    Examples
+    --------
+    >>> predictor = GridPredictor(32, (3, 10), PredictorConfig(kind="grid", dim=16, depth=1, heads=2))
+    >>> predictor(torch.zeros(2, 5, 32), torch.arange(5), torch.arange(5, 30)).shape
+    torch.Size([2, 25, 32])
+    """
+
+    def __init__(self, dim: int, grid: tuple[int, int], config: PredictorConfig) -> None:
+        super().__init__(dim, grid, config)
+        self.n_patches = grid[1]
+
+    def forward(
+        self, x: Tensor, visible: Tensor, masked: Tensor, *, observed: Tensor | None = None, channel: Tensor | None = None
+    ) -> Tensor:
+        """Predicted features of the masked tokens.
+
+        Parameters
+        ----------
+        x : Tensor, (R, K, D)
+            Encoder output of the visible tokens.
+        visible : Tensor, int64, (R, K) or (K,)
+            Their numbers on the batch's grid, lead-major.
+        masked : Tensor, int64, (R, M) or (M,)
+            Tokens to predict.
+        observed : Tensor, bool, (R, K), or None
+            Visible tokens that may be used; None = all.
+        channel : Tensor, int64, (C',), or None
+            Rows of the grid that this batch's channels stand for, when it has not all of them.
+
+        Returns
+        -------
+        Tensor, (R, M, D)
+        """
+        R, K, M = x.shape[0], visible.shape[-1], masked.shape[-1]
+        d, P = self.config.dim, self.n_patches
+        z = self.embed(x)
+        z = torch.cat([z, self.mask_token.to(z.dtype).expand(R, M, d)], dim=1)
+        rows_v, rows_m = shared_rows(visible), shared_rows(masked)
+        n = max(rows_v.shape[0], rows_m.shape[0])
+        number = torch.cat([rows_v.expand(n, K), rows_m.expand(n, M)], dim=1)
+        if channel is not None:
+            number = channel[number // P] * P + number % P
+        position = self.position.index_select(0, number.reshape(-1)).view(n, K + M, d)
+        keys = None if observed is None else nn.functional.pad(observed, (0, M), value=True)
+        layout = make_layout("full", observed=keys)
+        for i, block in enumerate(self.blocks):
+            if i == 0 or self.config.position == "every_block":
+                z = z + position
+            z = block(z, layout)
+        return self.proj(self.norm(z[:, K:]))

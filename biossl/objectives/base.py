@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.keys import Keys
 
@@ -30,11 +31,18 @@ class SamplePlan:
         the acceleration); ``windows_per_subject`` windows of each of batch_size / windows_per_subject subjects.
     windows_per_subject : int
         For ``subjects``; divides the batch size.
+    in_batch : bool
+        The loss compares the windows of a batch with each other: it needs two of them, a corpus holds at least a batch, and
+        micro-batches are not the same as one batch.
+    several_subjects : bool
+        The loss means nothing for windows of one subject.
     """
 
     pairing: Literal["none", "adjacent", "same_subject"] = "none"
     sampler: Literal["uniform", "motion", "subjects"] = "uniform"
     windows_per_subject: int = 1
+    in_batch: bool = False
+    several_subjects: bool = False
 
 
 @dataclass
@@ -74,10 +82,16 @@ class Objective(nn.Module):
         raise NotImplementedError  # every subclass
 
     def param_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """AdamW groups: no decay on biases and other 1-D parameters; frozen parameters left out."""
-        decay = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
-        return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        """AdamW groups: no decay on biases and other 1-D parameters; frozen parameters left out.
+
+        Learned augmentations (``self.augment``) come last, in groups with a learning rate of their own (``lr_scale``).
+        """
+        augment = getattr(self, "augment", None)
+        own = augment.own_groups() if isinstance(augment, Pipeline) else []
+        apart = {id(p) for group in own for p in group["params"]}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
+        decay, plain = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
+        return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}, *own]
 
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(source, target) modules of equal layout, updated by the loop after each optimiser step."""

@@ -1,9 +1,10 @@
 """JEPA: predict the features an EMA copy of the encoder gives to hidden patches, from the visible ones.
 
-What lives here: the objective of ECG-JEPA (Kim; arXiv 2410.08559) for any modality, with four departures that a recipe
-can switch on: masks of exact size per sample, several masks per target pass and averaged target layers (data2vec 2.0,
-arXiv 2212.07525), and a variance hinge on the context tokens (VICReg, arXiv 2105.04906). Masks are drawn in
-``masking.py``, losses are in ``losses.py``; the EMA update itself is the training loop's.
+What lives here: the objective of ECG-JEPA (Kim; arXiv 2410.08559) for any modality, with departures that a recipe can switch
+on: masks of exact size per sample, several masks per target pass and averaged target layers (data2vec 2.0, arXiv
+2212.07525), masks over single tokens with a predictor over the whole grid, VICReg or SIGReg terms beside the averaged copy
+or instead of it, distillation of visible tokens (DMJD). Masks are drawn in ``masking.py``, losses are in ``losses.py``, terms
+against collapse in ``regularizers.py``; the EMA update itself is the training loop's.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from biossl.augment.base import Pipeline
 from biossl.batch import Batch, Encoded, Tokens
 from biossl.errors import RequestError
 from biossl.keys import Keys
-from biossl.models.predictors import LeadPredictor, PredictorConfig
+from biossl.models.predictors import GridPredictor, LeadPredictor, PredictorConfig
 from biossl.models.transformer import TransformerEncoder, pool_tokens, shared_rows, take_tokens
-from biossl.objectives.base import Objective, Outcome
-from biossl.objectives.losses import l1, normalise_target, smooth_l1, variance_hinge
-from biossl.objectives.masking import MaskConfig, draw_masks
+from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.losses import l1, normalise_target, smooth_l1
+from biossl.objectives.masking import DrawnMask, MaskConfig, draw_masks, mask_prior, require_mask
+from biossl.objectives.regularizers import Regularizer, RegularizerConfig
 from biossl.schedules import linear_ramp
+
+_VISIBLE_BETA = 2.0  # of the smooth L1 on visible tokens, as in DMJD
 
 
 @dataclass
@@ -37,6 +41,9 @@ class JEPAConfig:
     loss : {"smooth_l1", "l1"}
         The paper states L1, its code uses smooth L1 with ``beta`` 1.
     beta : float
+    target : {"ema", "self"}
+        Whose features are predicted: those of an averaged copy, or the encoder's own without gradient. ``self`` saves the
+        copy and needs a ``regularizer``: without one nothing but the predictor speaks against collapse.
     ema_start, ema_end : float
         Momentum of the target encoder, linear over all steps.
     target_train_mode : bool
@@ -45,29 +52,36 @@ class JEPAConfig:
         0: the target is the encoder's output. K: the mean of the last K blocks' outputs, each layer-normalised.
     n_masks : int
         Masks per target pass; more than 1 needs masks of one size.
-    variance_hinge : float
-        Weight of the hinge on the context tokens' standard deviation; 0 = off.
+    visible_weight : float
+        Weight of a smooth L1 (beta 2) between visible tokens, through one linear layer, and their own targets (after the
+        visible-token distillation of DMJD, which has 1); 0 = off.
+    regularizer : RegularizerConfig
+        VICReg or SIGReg terms on the visible tokens' features.
     """
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     loss: Literal["smooth_l1", "l1"] = "smooth_l1"
     beta: float = 1.0
+    target: Literal["ema", "self"] = "ema"
     ema_start: float = 0.996
     ema_end: float = 1.0
     target_train_mode: bool = False
     target_layers: int = 0
     n_masks: int = 1
-    variance_hinge: float = 0.0
+    visible_weight: float = 0.0
+    regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.ema_start <= self.ema_end <= 1.0:
             raise ValueError(f"ema_start and ema_end must satisfy 0 <= start <= end <= 1, not {self.ema_start}, {self.ema_end}")
-        if self.beta <= 0 or self.n_masks < 1 or self.target_layers < 0 or self.variance_hinge < 0:
-            raise ValueError("beta must be above 0, n_masks at least 1, target_layers and variance_hinge at least 0")
+        if self.beta <= 0 or self.n_masks < 1 or self.target_layers < 0 or self.visible_weight < 0:
+            raise ValueError("beta must be above 0, n_masks at least 1, target_layers and visible_weight at least 0")
+        if self.target == "self" and self.regularizer.name == "none":
+            raise ValueError("target 'self' has nothing against collapse; add regularizer: {name: vicreg}, or take target: ema")
 
 
 class JEPA(Objective):
-    """Student encoder, EMA target encoder and per-channel predictor.
+    """Student encoder, target encoder and predictor.
 
     Parameters
     ----------
@@ -75,7 +89,7 @@ class JEPA(Objective):
         The student; freshly initialised or loaded.
     config : JEPAConfig
     mask : MaskConfig
-        :class:`~biossl.objectives.masking.RandomMask` or :class:`~biossl.objectives.masking.MultiBlockMask`.
+        Any family of :mod:`biossl.objectives.masking`; those that hide tokens of single channels need ``predictor.kind: grid``.
     steps : int
         Optimiser steps of the whole run, for the momentum.
     augment : Pipeline, optional
@@ -84,7 +98,7 @@ class JEPA(Objective):
     Raises
     ------
     RequestError
-        No mask, several masks of varying size, more target layers than blocks.
+        No mask or one that does not fit, more target layers than blocks, a predictor that cannot serve the mask.
     """
 
     def __init__(
@@ -97,24 +111,34 @@ class JEPA(Objective):
         augment: Pipeline | None = None,
     ) -> None:
         super().__init__()
-        if mask is None:
-            raise RequestError("key 'mask' is missing; objective jepa needs one (random or multi_block)")
-        if config.n_masks > 1 and not mask.per_sample:
-            raise RequestError("objective.n_masks: several masks need one size; give mask.ratio as one number, or n_masks: 1")
+        self.mask = require_mask(mask, encoder, objective="jepa", n_masks=config.n_masks)
         if config.target_layers > encoder.config.depth:
             raise RequestError(
                 f"objective.target_layers: {config.target_layers}, but the encoder has {encoder.config.depth} blocks; take fewer"
             )
-        self.config, self.mask, self.steps, self.augment = config, mask, steps, augment
+        if self.mask.over == "token" and config.predictor.kind == "lead":
+            raise RequestError(
+                "objective.predictor.kind: lead predicts times that all channels hide, this mask hides tokens of single "
+                "channels; take kind: grid"
+            )
+        self.config, self.steps, self.augment = config, steps, augment
         self.encoder: TransformerEncoder = encoder
-        self.target = copy.deepcopy(encoder).requires_grad_(False)
-        self.predictor = LeadPredictor(encoder.dim, encoder.grid[1], config.predictor)
+        self.target = copy.deepcopy(encoder).requires_grad_(False) if config.target == "ema" else None
+        self.predictor: LeadPredictor | GridPredictor
+        if config.predictor.kind == "lead":
+            self.predictor = LeadPredictor(encoder.dim, encoder.grid[1], config.predictor)
+        else:
+            self.predictor = GridPredictor(encoder.dim, encoder.grid, config.predictor)
+        self.visible = nn.Linear(encoder.dim, encoder.dim) if config.visible_weight > 0 else None
+        self.regularizer = Regularizer(encoder.dim, config.regularizer) if config.regularizer.name != "none" else None
+        self.needs = SamplePlan(in_batch=config.regularizer.name != "none" and config.regularizer.of == "pooled")
         self.train()
 
     def train(self, mode: bool = True) -> JEPA:
         """Training mode; the target encoder follows only when ``target_train_mode`` says so."""
         super().train(mode)
-        self.target.train(mode and self.config.target_train_mode)
+        if self.target is not None:
+            self.target.train(mode and self.config.target_train_mode)
         return self
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
@@ -126,40 +150,56 @@ class JEPA(Objective):
         if self.augment is not None:
             batch = self.augment(batch, keys)
         tokens = self.encoder.tokenize(batch)
-        C, P = _grid(tokens)
-        mask = draw_masks(self.mask, keys, (C, P), self.config.n_masks)
-        with torch.no_grad():
-            full = self._encode_target(batch)
-            target = hidden_tokens(self._target(full), mask.masked, C)  # (R, C * M, D), R = B or n_masks * B
+        if tokens.grid is None:
+            raise ValueError("JEPA needs tokens on a (C, P) grid")
+        full, prior = self._teach(batch)
+        mask = draw_masks(self.mask, keys, tokens.grid, self.config.n_masks, prior=prior)
+        goals = self._target(full)
+        masked, visible = shared_rows(mask.masked_tokens()), shared_rows(mask.visible_tokens())
+        target = take_tokens(goals, masked)  # (R, M, D), R = B or n_masks * B
         context = self.encoder.encode(tokens, keep=mask.keep())
-        prediction = self.predictor(
-            context.x, mask.visible, mask.masked, observed=None if tokens.complete else context.observed
-        ).flatten(1, 2)
-        weight = None if tokens.complete else hidden_tokens(tokens.observed, mask.masked, C)
+        prediction = self._predict(context, mask, tokens)
+        weight = None if tokens.complete else take_tokens(tokens.observed, masked)
         if self.config.loss == "smooth_l1":
             loss = smooth_l1(prediction, target, beta=self.config.beta, weight=weight)
         else:
             loss = l1(prediction, target, weight=weight)
         terms = {"prediction": loss.detach()}
-        if self.config.variance_hinge > 0:
-            hinge = variance_hinge(context.x.flatten(0, 1) if tokens.complete else context.x[context.observed])
-            terms["variance_hinge"] = hinge.detach()
-            loss = loss + self.config.variance_hinge * hinge
-        seen = slice(None) if weight is None else weight.flatten()
+        if self.visible is not None:
+            seen = None if tokens.complete else context.observed
+            own = smooth_l1(self.visible(context.x), take_tokens(goals, visible), beta=_VISIBLE_BETA, weight=seen)
+            terms["visible"] = own.detach()
+            loss = loss + self.config.visible_weight * own
+        if self.regularizer is not None:
+            spread = self.regularizer(context, keys)
+            terms |= {name: value.detach() for name, value in spread.items()}
+            loss = loss + self.regularizer.weighted(spread)
+        penalty = None if self.augment is None else self.augment.penalty()
+        if penalty is not None:
+            terms["penalty"] = penalty.detach()
+            loss = loss + penalty
+        count = slice(None) if weight is None else weight.expand(target.shape[:2]).flatten()
         return Outcome(
             loss=loss,
             terms=terms,
             watch={
                 "embedding": pool_tokens(full).float(),
-                "target": target.flatten(0, 1)[seen],
-                "prediction": prediction.detach().flatten(0, 1)[seen].float(),
+                "target": target.flatten(0, 1)[count],
+                "prediction": prediction.detach().flatten(0, 1)[count].float(),
             },
         )
 
-    def _encode_target(self, batch: Batch) -> Encoded:
-        """All tokens through the target encoder."""
-        layers = range(-self.config.target_layers, 0)
-        return self.target.encode(self.target.tokenize(batch), layers=layers)
+    @torch.no_grad()
+    def _teach(self, batch: Batch) -> tuple[Encoded, Tensor | None]:
+        """All tokens through the target encoder (the encoder itself where there is no copy), and the mask's prior."""
+        net = self.encoder if self.target is None else self.target
+        was = net.training
+        net.train(self.training and self.config.target_train_mode)
+        try:
+            prior = mask_prior(self.mask, batch, net)
+            return net.encode(net.tokenize(batch), layers=range(-self.config.target_layers, 0)), prior
+        finally:
+            net.train(was)
 
     def _target(self, full: Encoded) -> Tensor:
         """(B, N, D) float32: layer-normalised output, or mean of layer-normalised block outputs, normalised again."""
@@ -167,37 +207,19 @@ class JEPA(Objective):
             return normalise_target(full.x)
         return normalise_target(torch.stack([normalise_target(h) for h in full.hidden]).mean(dim=0))
 
+    def _predict(self, context: Encoded, mask: DrawnMask, tokens: Tokens) -> Tensor:
+        """(R, M, D): predicted features of the hidden tokens, lead-major."""
+        observed = None if tokens.complete else context.observed
+        if isinstance(self.predictor, LeadPredictor):
+            return self.predictor(context.x, mask.visible, mask.masked, observed=observed).flatten(1, 2)
+        some = tokens.grid is not None and tokens.grid != self.encoder.grid
+        channel = tokens.channel[0, :: self.encoder.grid[1]] if some else None
+        return self.predictor(context.x, mask.visible_tokens(), mask.masked_tokens(), observed=observed, channel=channel)
+
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """The encoder and its target."""
-        return [(self.encoder, self.target)]
+        """The encoder and its target; none where the encoder is its own target."""
+        return [] if self.target is None else [(self.encoder, self.target)]
 
     def ema_momentum(self, step: int) -> float:
         """Linear from ``ema_start`` at step 0 to ``ema_end`` at the run's end."""
         return linear_ramp(step, total=self.steps, start=self.config.ema_start, end=self.config.ema_end)
-
-
-def hidden_tokens(x: Tensor, masked: Tensor, n_channels: int) -> Tensor:
-    """Tokens of hidden times, lead-major.
-
-    Parameters
-    ----------
-    x : Tensor, (B, C * P, ...)
-    masked : Tensor, int64, (B, M) or (n_masks * B, M)
-        Hidden times; row m * B + b belongs to sample b.
-    n_channels : int
-        C.
-
-    Returns
-    -------
-    Tensor, (B, C * M, ...) or (n_masks * B, C * M, ...)
-    """
-    P = x.shape[1] // n_channels
-    times = shared_rows(masked)
-    lead = torch.arange(n_channels, device=x.device)[:, None] * P
-    return take_tokens(x, (lead + times[:, None, :]).flatten(1))
-
-
-def _grid(tokens: Tokens) -> tuple[int, int]:
-    if tokens.grid is None:
-        raise ValueError("JEPA needs tokens on a (C, P) grid")
-    return tokens.grid

@@ -1,14 +1,19 @@
 """Losses and target normalisations as pure functions, computed in float32 whatever the precision around them.
 
-What lives here: functions of tensors that return a scalar or a tensor. No modules, no state, no randomness. Each is
-tested against a slow float64 version.
+What lives here: functions of tensors that return a scalar or a tensor. No modules, no state. Each is tested against a slow
+float64 version. Those over the rows of a batch take the rows of all processes: averaging parameter gradients over processes
+gives those of one process. Losses that compare windows with each other are in ``losses_contrastive.py``.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from biossl.distributed import all_gather
 
 
 def _weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
@@ -50,10 +55,11 @@ def l1(prediction: Tensor, target: Tensor, *, weight: Tensor | None = None) -> T
     return _weighted_mean((prediction.float() - target.float()).abs(), weight)
 
 
-def variance_hinge(x: Tensor, *, goal: float = 1.0, eps: float = 1e-4) -> Tensor:
+def variance_hinge(x: Tensor, *, goal: float = 1.0, eps: float = 1e-4, weight: Tensor | None = None) -> Tensor:
     """VICReg's variance term: mean over features of ``relu(goal - sqrt(var + eps))`` (arXiv 2105.04906).
 
-    The variance is the unbiased one over rows (divided by n - 1); the mean over features is neither halved nor summed.
+    The variance is the unbiased one over the rows of all processes (divided by n - 1); the mean over features is neither
+    halved nor summed.
 
     Parameters
     ----------
@@ -63,6 +69,8 @@ def variance_hinge(x: Tensor, *, goal: float = 1.0, eps: float = 1e-4) -> Tensor
         Standard deviation every feature should reach.
     eps : float
         Keeps the root's gradient finite at collapse.
+    weight : Tensor, (n,), optional
+        Which rows count (bool or non-negative); their number may differ between processes.
 
     Returns
     -------
@@ -74,8 +82,102 @@ def variance_hinge(x: Tensor, *, goal: float = 1.0, eps: float = 1e-4) -> Tensor
     >>> round(float(variance_hinge(torch.zeros(4, 3))), 3)
     0.99
     """
-    spread = (x.float().var(dim=0) + eps).sqrt()
-    return F.relu(goal - spread).mean()
+    centred, n = _centred_rows(x, weight)
+    variance = all_gather(centred.square().sum(dim=0)[None]).sum(dim=0) / (n - 1).clamp_min(1)
+    return F.relu(goal - (variance + eps).sqrt()).mean()
+
+
+def decorrelation(x: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """VICReg's covariance term of one view: sum of the squared off-diagonal covariances over D (arXiv 2105.04906).
+
+    Parameters
+    ----------
+    x : Tensor, (n, D)
+    weight : Tensor, (n,), optional
+        Which rows count, as in :func:`variance_hinge`.
+
+    Returns
+    -------
+    Tensor
+        Scalar float32; covariances over the rows of all processes, divided by n - 1.
+
+    Examples
+    --------
+    >>> float(decorrelation(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])))
+    4.0
+    """
+    with full_precision(x):
+        centred, n = _centred_rows(x, weight)
+        cov = all_gather((centred.T @ centred)[None]).sum(dim=0) / (n - 1).clamp_min(1)
+        return (cov.square().sum() - cov.diagonal().square().sum()) / x.shape[1]
+
+
+def sigreg(z: Tensor, directions: Tensor, *, weight: Tensor | None = None, knots: int = 17, limit: float = 3.0) -> Tensor:
+    """Sketched isotropic Gaussian regularisation (LeJEPA, arXiv 2511.08544): how far rows are from a standard normal.
+
+    For every direction a the Epps-Pulley statistic of the n rows of all processes, times n:
+
+        N T = n * int_-3^3 | mean_i exp(i t a.z_i) - exp(-t^2 / 2) |^2 exp(-t^2 / 2) dt
+
+    by the trapezoidal rule over ``knots`` points of [0, 3] (the integrand is even: doubled), then the mean over directions.
+    About 1.06 = sqrt(2 pi) (1 - 1 / sqrt 3) on standard normal rows whatever n is, 0.40 n when all rows are 0. The factor n
+    is part of the published statistic: with it the weight of this term depends on the batch size.
+
+    Parameters
+    ----------
+    z : Tensor, (n, D)
+    directions : Tensor, (S, D)
+        Unit vectors, the same on every process: :func:`unit_directions`.
+    weight : Tensor, (n,), optional
+        Which rows count, as in :func:`variance_hinge`.
+    knots : int
+    limit : float
+
+    Returns
+    -------
+    Tensor
+        Scalar float32, the same on every process.
+
+    Examples
+    --------
+    >>> float(sigreg(torch.zeros(100, 3), torch.eye(3)).round(decimals=1))
+    40.1
+    """
+    with full_precision(z):
+        z = z.float()
+        use = z.new_ones(len(z)) if weight is None else weight.to(z.dtype)
+        z = torch.where(use[:, None] > 0, z, 0.0)
+        t = torch.linspace(0.0, limit, knots, device=z.device)
+        angle = (z @ directions.to(z).T)[..., None] * t  # (n, S, knots)
+        real, imaginary = (torch.einsum("n,nsk->sk", use, part) for part in (angle.cos(), angle.sin()))
+        n = all_gather(use.sum()[None]).sum()
+        real, imaginary = all_gather(torch.stack([real, imaginary])[None]).sum(dim=0) / n.clamp_min(1)
+        gauss = torch.exp(-0.5 * t.square())
+        step = torch.full_like(t, 2.0 * limit / (knots - 1))
+        step[0] = step[-1] = limit / (knots - 1)
+        distance = (real - gauss).square() + imaginary.square()
+        return n * (distance * gauss * step).sum(dim=1).mean()
+
+
+def unit_directions(count: int, dim: int, seed: int) -> Tensor:
+    """(count, dim) float32 random unit vectors on the CPU, a function of the seed alone: the same on every process."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return F.normalize(torch.randn(count, dim, generator=generator, device="cpu"), dim=1)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast: products of matrices in it would be in half precision. A tensor without memory has none."""
+    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
+
+
+def _centred_rows(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows minus the mean over all processes of those that count, 0 for the others; and how many count in all."""
+    x = x.float()
+    use = x.new_ones(len(x), 1) if weight is None else weight.to(x.dtype)[:, None]
+    x = torch.where(use > 0, x, 0.0)
+    total = all_gather(torch.cat([(x * use).sum(dim=0), use.sum()[None]])[None]).sum(dim=0)
+    n = total[-1]
+    return (x - total[:-1] / n.clamp_min(1)) * use, n
 
 
 def normalise_target(x: Tensor, *, eps: float = 1e-5) -> Tensor:

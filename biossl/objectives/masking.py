@@ -1,20 +1,45 @@
-"""What a recipe's ``mask`` section may say: settings of one mask family, and the draw of M masks from it.
+"""What every objective does with a mask: check it against the grid, weigh it by a prior, draw M of them.
 
-What lives here: dataclasses around the functions of :mod:`biossl.masks`, and :class:`DrawnMask`, the one form in which an
-objective sees a mask, whether all channels share the hidden times or every channel hides its own.
+What lives here: :class:`DrawnMask`, the one form in which an objective sees a mask, whether all channels share the hidden
+times or every channel hides its own; the protocol of a mask's settings; :func:`require_mask`, :func:`mask_prior` and
+:func:`draw_masks`. The settings themselves, what a recipe's ``mask`` section may say, are in ``mask_times.py`` and
+``mask_tokens.py``, and are named here too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from biossl.batch import TimeKeep
+from biossl.batch import Batch, TimeKeep
+from biossl.errors import RequestError
 from biossl.keys import Keys
-from biossl.masks import Mask, exact_count, multi_block, multi_block_exact, random_times, random_times_exact
+from biossl.masks import Mask
+from biossl.masks.priors import Prior, prior_weights, require_prior
+from biossl.models.transformer import TransformerEncoder, shared_rows
+from biossl.objectives.mask_times import DisjointMask, MultiBlockMask, PartitionMask, RandomMask, SpanMask
+from biossl.objectives.mask_tokens import ChannelMask, SpatialMask, STDMMask, TubeMask
+from biossl.signal import InputSpec
+
+__all__ = [
+    "ChannelMask",
+    "DisjointMask",
+    "DrawnMask",
+    "MaskConfig",
+    "MultiBlockMask",
+    "PartitionMask",
+    "RandomMask",
+    "STDMMask",
+    "SpanMask",
+    "SpatialMask",
+    "TubeMask",
+    "draw_masks",
+    "mask_prior",
+    "require_mask",
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +71,9 @@ class DrawnMask:
         if self.over == "token":
             return index
         C, P = self.grid
-        return (torch.arange(C, device=index.device)[:, None] * P + index[:, None, :]).flatten(1)
+        times = shared_rows(index)  # a mask of the whole step is one row, expanded: so are its tokens
+        tokens = (torch.arange(C, device=index.device)[:, None] * P + times[:, None, :]).flatten(1)
+        return tokens.expand(len(index), -1)
 
 
 class MaskConfig(Protocol):
@@ -56,110 +83,73 @@ class MaskConfig(Protocol):
     def over(self) -> Literal["time", "token"]:
         """Whether :meth:`draw` numbers time patches that all channels share, or tokens."""
 
+    @property
+    def prior(self) -> Prior | None:
+        """What makes a patch likelier to be hidden."""
+
+    @property
+    def per_sample(self) -> bool:
+        """True: in a step every sample has its own mask of one size; False: one mask a step, of a size of its own."""
+
+    @property
+    def most(self) -> int | None:
+        """How many masks of one sample there can be; None = any number."""
+
     def draw(self, keys: Keys, grid: tuple[int, int], number: int, prior: Tensor | None = None) -> Mask:
         """Mask ``number`` of this step; ``prior`` (B, P) or (B, C * P), not negative, makes a patch likelier to be hidden."""
 
-    def share(self) -> float:
-        """Expected share of hidden patches."""
-
-    @property
-    def per_sample(self) -> bool:
-        """True: every sample has its own mask of the same size; False: one mask a step, of varying size."""
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0.0 < value < 1.0:
-        raise ValueError(f"{name} must be between 0 and 1, not {value:g}")
-
-
-def _check_range(name: str, value: list[float]) -> None:
-    if len(value) != 2 or not 0.0 < value[0] <= value[1] < 1.0:
-        raise ValueError(f"{name} must be two shares in ascending order, e.g. [0.6, 0.7], not {value}")
-
-
-@dataclass
-class RandomMask:
-    """Single patches at random.
-
-    Attributes
-    ----------
-    ratio : float or [float, float]
-        A number: every sample hides exactly this share, each its own patches. Two numbers: as published in ECG-JEPA, one
-        mask a step for the whole batch whose share is uniform between them.
-    """
-
-    ratio: float | list[float] = 0.65
-
-    over: ClassVar[Literal["time"]] = "time"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.ratio, list):
-            _check_range("ratio", self.ratio)
-        else:
-            _check_share("ratio", self.ratio)
-
-    @property
-    def per_sample(self) -> bool:
-        """True: one mask a sample."""
-        return not isinstance(self.ratio, list)
+    def require(self, grid: tuple[int, int], spec: InputSpec) -> MaskConfig:
+        """The mask to draw from; RequestError in one line when on this grid nothing would be hidden, or nothing seen."""
 
     def share(self) -> float:
         """Expected share of hidden patches."""
-        return sum(self.ratio) / 2 if isinstance(self.ratio, list) else self.ratio
-
-    def draw(self, keys: Keys, grid: tuple[int, int], number: int, prior: Tensor | None = None) -> Mask:
-        """Mask ``number`` of this step."""
-        n_patches = grid[1]
-        if isinstance(self.ratio, list):
-            return random_times(keys, n_patches, ratio=(self.ratio[0], self.ratio[1]), draw=number)
-        return random_times_exact(keys, n_patches, exact_count(n_patches, self.ratio), draw=number)
 
 
-@dataclass
-class MultiBlockMask:
-    """The union of several spans.
+def require_mask(
+    mask: MaskConfig | None, encoder: TransformerEncoder, *, objective: str, n_masks: int = 1, key: str = "n_masks"
+) -> MaskConfig:
+    """The mask to draw from, once it is sure that it fits this encoder's windows; asked by an objective when it is built.
 
-    Attributes
+    Parameters
     ----------
-    ratio : float or None
-        A number: every sample hides exactly this share, each its own spans, which wrap round the window's end. None: as
-        published in ECG-JEPA, one mask a step for the whole batch, of the size its spans happen to cover.
-    blocks : int
-        Spans, overlaps allowed.
-    length : [float, float]
-        Length of a span as share of the window, uniform between the two.
+    mask : MaskConfig or None
+    encoder : TransformerEncoder
+    objective : str
+        Named in the error.
+    n_masks : int
+        Masks of one sample and step.
+    key : str
+        The objective's setting that says so, named in the error.
+
+    Raises
+    ------
+    RequestError
+        No mask; several masks of varying size, or more than the family has; nothing hidden or nothing seen on this grid; a
+        prior without meaning for this signal or at this rate.
     """
+    if mask is None:
+        raise RequestError(f"key 'mask' is missing; objective {objective} needs one, e.g. mask: {{name: random, ratio: 0.6}}")
+    if n_masks > 1 and not mask.per_sample:
+        raise RequestError(f"objective.{key}: several masks need one size; give mask.ratio as one number, or {key}: 1")
+    if mask.most is not None and n_masks > mask.most:
+        raise RequestError(f"objective.{key}: {n_masks}, but mask.parts is {mask.most}; take at most as many")
+    if mask.prior is not None:
+        require_prior(mask.prior, encoder.spec)
+    return mask.require(encoder.grid, encoder.spec)
 
-    ratio: float | None = 0.55
-    blocks: int = 4
-    length: list[float] = field(default_factory=lambda: [0.175, 0.225])
 
-    over: ClassVar[Literal["time"]] = "time"
+def mask_prior(mask: MaskConfig, batch: Batch, encoder: TransformerEncoder) -> Tensor | None:
+    """Weights of a mask's prior for every patch of a batch, float64 (B, C * P) on the encoder's grid; None without a prior.
 
-    def __post_init__(self) -> None:
-        if self.ratio is not None:
-            _check_share("ratio", self.ratio)
-        _check_range("length", self.length)
-        if self.blocks < 1:
-            raise ValueError(f"blocks must be at least 1, not {self.blocks}")
-
-    @property
-    def per_sample(self) -> bool:
-        """True: one mask a sample."""
-        return self.ratio is not None
-
-    def share(self) -> float:
-        """Expected share of hidden patches (of the published draw: if starts were uniform on a circle)."""
-        return 1.0 - (1.0 - sum(self.length) / 2) ** self.blocks if self.ratio is None else self.ratio
-
-    def draw(self, keys: Keys, grid: tuple[int, int], number: int, prior: Tensor | None = None) -> Mask:
-        """Mask ``number`` of this step."""
-        n_patches = grid[1]
-        length = (self.length[0], self.length[1])
-        if self.ratio is None:
-            return multi_block(keys, n_patches, blocks=self.blocks, length=length, draw=number)
-        count = exact_count(n_patches, self.ratio)
-        return multi_block_exact(keys, n_patches, count, blocks=self.blocks, length=length, draw=number)
+    Parameters
+    ----------
+    mask : MaskConfig
+    batch : Batch
+        As the encoder will see it: after augmentation.
+    encoder : TransformerEncoder
+        Its grid is used; the prior ``attention`` reads its last block (give the EMA target where there is one).
+    """
+    return None if mask.prior is None else prior_weights(mask.prior, batch, encoder)
 
 
 def draw_masks(config: MaskConfig, keys: Keys, grid: tuple[int, int], n_masks: int, *, prior: Tensor | None = None) -> DrawnMask:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from biossl.augment.depends import breaking
 from biossl.config import nearest
 from biossl.errors import BiosslError, DataError, MachineError, RequestError
 from biossl.recipe.limits import check_limits
@@ -21,6 +22,7 @@ from biossl.signal import InputSpec
 
 if TYPE_CHECKING:
     from biossl.corpus import Corpus
+    from biossl.objectives.base import SamplePlan
 
 # What a recipe that leaves rate and length to the corpus is built for when it is checked alone.
 EXAMPLES = {
@@ -87,6 +89,11 @@ def check_recipe(recipe: Recipe, spec: InputSpec | None = None) -> dict[str, Any
     RequestError
         The recipe contradicts itself or the spec.
     """
+    return _examine(recipe, spec)[0]
+
+
+def _examine(recipe: Recipe, spec: InputSpec | None) -> tuple[dict[str, Any], SamplePlan]:
+    """See :func:`check_recipe`; and what the objective asks of the loader."""
     check_limits(recipe)
     import torch
 
@@ -105,7 +112,15 @@ def check_recipe(recipe: Recipe, spec: InputSpec | None = None) -> dict[str, Any
     with torch.device("meta"):
         objective = recipe.build(spec).to("meta")  # tables computed on the CPU follow
     micro = data.batch_size // train.accumulate
-    batch = Batch(torch.empty(micro, len(spec.ch_names), spec.n_samples, device="meta"), spec.ch_names, spec.sfreq)
+
+    def windows() -> Batch:
+        rows = torch.empty(micro, dtype=torch.int64, device="meta")
+        x = torch.empty(micro, len(spec.ch_names), spec.n_samples, device="meta")
+        return Batch(x, spec.ch_names, spec.sfreq, subject=rows, index=rows)
+
+    batch = windows()
+    if objective.needs.pairing != "none":
+        batch.paired["window"] = windows()
     weights = {p.untyped_storage()._cdata for p in objective.parameters()}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -133,10 +148,12 @@ def check_recipe(recipe: Recipe, spec: InputSpec | None = None) -> dict[str, Any
         "memory_gb": round((4 * n_all + 12 * n_train + activations) / 1e9, 2),
         "hash": recipe.hash,
     }
-    return out
+    return out, objective.needs
 
 
-def check_pair(recipe: Recipe, corpus: Corpus, *, split: str | None = None, seen: Iterable[str] = ()) -> list[Finding]:
+def check_pair(
+    recipe: Recipe, corpus: Corpus, *, split: str | None = None, seen: Iterable[str] = (), label: str | None = None
+) -> list[Finding]:
     """Everything that speaks against training this recipe on this corpus.
 
     Parameters
@@ -144,9 +161,11 @@ def check_pair(recipe: Recipe, corpus: Corpus, *, split: str | None = None, seen
     recipe : Recipe
     corpus : Corpus
     split : str, optional
-        Whose part ``train`` is used; default ``official`` where there is one.
+        Whose part ``train`` is used; default :func:`~biossl.corpus.splits.default_split`, as in training.
     seen : iterable of str
         Subject keys of the encoder the run would start from.
+    label : str, optional
+        A label the result will be judged by, beside ``monitor.probe.label``.
 
     Returns
     -------
@@ -155,11 +174,15 @@ def check_pair(recipe: Recipe, corpus: Corpus, *, split: str | None = None, seen
     """
     from biossl.corpus import guard_split
     from biossl.corpus import seen as count_seen
+    from biossl.corpus.splits import default_split
+    from biossl.objectives.base import SamplePlan
+    from biossl.recipe.plan import check_plan
 
     name, faults, notes = corpus.path.name, [], []
+    needs, spec = SamplePlan(), corpus.spec
     try:
         spec = pick_channels(corpus.spec, recipe.data.channels, where=name)
-        summary = check_recipe(recipe, spec)
+        summary, needs = _examine(recipe, spec)
         have = _memory_gb()
         if have and summary["memory_gb"] > have:
             more = "take a larger train.accumulate, or a machine with more memory"
@@ -170,28 +193,35 @@ def check_pair(recipe: Recipe, corpus: Corpus, *, split: str | None = None, seen
     if wanted and wanted not in corpus.label_names():
         text = nearest(wanted, corpus.label_names()) if corpus.label_names() else "it has none; add one with `biossl label`"
         faults.append(Finding("data", f"monitor.probe.label: {name} has no label '{wanted}'; {text}"))
-    names = corpus.split_names()
-    chosen = split or ("official" if "official" in names else None)
-    rows = np.arange(len(corpus))
-    if chosen is None:
-        notes.append(Finding("note", f"{name}: no split 'official'; all {len(rows)} windows would be trained on"))
-    elif chosen not in names:
-        faults.append(Finding("request", f"{name}: no split '{chosen}'; {nearest(chosen, names)}"))
-    else:
-        try:
-            guard_split([corpus], chosen)
-        except BiosslError as error:
-            faults.append(_finding(error))
-        part = corpus.split(chosen).to_numpy()
+    for judge in dict.fromkeys(filter(None, (wanted, label))):
+        depends = corpus.card.labels[judge].depends if judge in corpus.card.labels else []
+        faults += [Finding("request", f"{name} label '{judge}': {line}") for line in breaking(recipe.augment, depends)]
+    rows = np.arange(0)
+    try:
+        chosen, note = (split, "") if split is not None else default_split(corpus)
+        notes += [Finding("note", note)] if note else []
+        part = np.full(len(corpus), "train") if chosen is None else corpus.split(chosen).to_numpy()
         rows = np.flatnonzero(part == "train")
-        if not len(rows):
+        if chosen is None:
+            notes.append(Finding("note", f"{name}: no split; all {len(rows)} windows would be trained on"))
+        elif not len(rows):
             faults.append(Finding("data", f"{name}: split '{chosen}' has no window in part 'train'; make another"))
         remembered = set(seen)
         others = np.flatnonzero((part != "") & (part != "train"))
         n = count_seen(corpus, others, remembered) if remembered and len(others) else 0
         if n:
             notes.append(Finding("note", f"{name}: the encoder to start from has seen {n} subjects outside part 'train'"))
-    if 0 < len(rows) < recipe.data.batch_size:
+        if chosen is not None:
+            guard_split([corpus], chosen)
+    except BiosslError as error:
+        faults.append(_finding(error))
+    if len(rows):
+        try:
+            asked = check_plan(needs, corpus, rows, spec, batch_size=recipe.data.batch_size, accumulate=recipe.train.accumulate)
+            notes += [Finding("note", text) for text in asked]
+        except BiosslError as error:
+            faults.append(_finding(error))
+    if 0 < len(rows) < recipe.data.batch_size and not needs.in_batch:
         text = (
             f"{name}: {len(rows)} training windows, fewer than data.batch_size {recipe.data.batch_size}; windows repeat in a step"
         )

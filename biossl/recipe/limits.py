@@ -42,6 +42,11 @@ def check_limits(recipe: Recipe) -> None:
         value = _at(recipe, key)
         if value is not None and value <= 0:
             raise RequestError(f"{where}: key '{key}' must be above 0, not {value:g}")
+    if not 0 < recipe.train.optimizer.layer_decay <= 1:
+        raise RequestError(
+            f"{where}: key 'train.optimizer.layer_decay' must be above 0 and at most 1 (1 = off), "
+            f"not {recipe.train.optimizer.layer_decay:g}"
+        )
     betas = recipe.train.optimizer.betas
     if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
         raise RequestError(f"{where}: key 'train.optimizer.betas' must be two numbers from 0 to below 1, not {betas}")

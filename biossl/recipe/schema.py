@@ -57,14 +57,31 @@ class Data:
 
 @dataclass
 class Optimizer:
-    """AdamW. ``weight_decay`` moves linearly to ``weight_decay_end`` over the run when that is given."""
+    """AdamW.
+
+    Attributes
+    ----------
+    lr : float
+        Peak learning rate.
+    weight_decay, weight_decay_end : float
+        Weight decay; it moves to ``weight_decay_end`` over the run when that is given.
+    weight_decay_ramp : {"linear", "cosine"}
+        How it moves there.
+    betas, eps
+        AdamW's own.
+    layer_decay : float
+        Factor of the learning rate from each encoder block to the one before it; 1 = off
+        (:func:`biossl.training.optim.make_optimizer`).
+    """
 
     lr: float
     name: Literal["adamw"] = "adamw"
     weight_decay: float = 0.05
     weight_decay_end: float | None = None
+    weight_decay_ramp: Literal["linear", "cosine"] = "linear"
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
+    layer_decay: float = 1.0
 
 
 @dataclass
@@ -99,10 +116,11 @@ class Train:
 
     def weight_decay(self, step: int) -> float:
         """Weight decay at optimiser step ``step`` (0-based)."""
-        from biossl.schedules import linear_ramp
+        from biossl.schedules import cosine_ramp, linear_ramp
 
         start, end = self.optimizer.weight_decay, self.optimizer.weight_decay_end
-        return linear_ramp(step, total=self.steps, start=start, end=start if end is None else end)
+        ramp = linear_ramp if self.optimizer.weight_decay_ramp == "linear" else cosine_ramp
+        return ramp(step, total=self.steps, start=start, end=start if end is None else end)
 
 
 @dataclass

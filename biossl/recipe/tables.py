@@ -20,9 +20,57 @@ if TYPE_CHECKING:
 # section -> name -> dataclass of its settings
 CONFIGS: dict[str, dict[str, str]] = {
     "model": {"transformer": "biossl.models.transformer:EncoderConfig"},
-    "mask": {"random": "biossl.objectives.masking:RandomMask", "multi_block": "biossl.objectives.masking:MultiBlockMask"},
-    "augment": {},
-    "objective": {"jepa": "biossl.objectives.jepa:JEPAConfig"},
+    "mask": {
+        "random": "biossl.objectives.masking:RandomMask",
+        "multi_block": "biossl.objectives.masking:MultiBlockMask",
+        "span": "biossl.objectives.masking:SpanMask",
+        "disjoint": "biossl.objectives.masking:DisjointMask",
+        "partition": "biossl.objectives.masking:PartitionMask",
+        "channel": "biossl.objectives.masking:ChannelMask",
+        "spatial": "biossl.objectives.masking:SpatialMask",
+        "stdm": "biossl.objectives.masking:STDMMask",
+        "tube": "biossl.objectives.masking:TubeMask",
+    },
+    "augment": {
+        "gain": "biossl.augment.amplitude:Gain",
+        "sign_flip": "biossl.augment.amplitude:SignFlip",
+        "jitter": "biossl.augment.amplitude:Jitter",
+        "magnitude_warp": "biossl.augment.amplitude:MagnitudeWarp",
+        "quantise": "biossl.augment.amplitude:Quantise",
+        "time_reverse": "biossl.augment.timing:TimeReverse",
+        "permutation": "biossl.augment.timing:Permutation",
+        "time_warp": "biossl.augment.timing:TimeWarp",
+        "crop_resize": "biossl.augment.timing:CropResize",
+        "rate_jitter": "biossl.augment.timing:RateJitter",
+        "time_mask": "biossl.augment.timing:TimeMask",
+        "fourier_surrogate": "biossl.augment.frequency:FourierSurrogate",
+        "frequency_shift": "biossl.augment.frequency:FrequencyShift",
+        "band_stop": "biossl.augment.frequency:BandStop",
+        "fda": "biossl.augment.frequency:FDAConfig",
+        "fda_free": "biossl.augment.frequency:FDAFree",
+        "baseline_wander": "biossl.augment.contacts:BaselineWander",
+        "mains": "biossl.augment.contacts:Mains",
+        "electrode_motion": "biossl.augment.contacts:ElectrodeMotion",
+        "lead_dropout": "biossl.augment.montage:LeadDropout",
+        "lead_reversal": "biossl.augment.montage:LeadReversal",
+        "rereference": "biossl.augment.montage:Rereference",
+        "side_swap_eeg": "biossl.augment.montage:SideSwapEEG",
+        "rotation": "biossl.augment.orientation:Rotation",
+        "tilt": "biossl.augment.orientation:Tilt",
+        "side_swap_imu": "biossl.augment.orientation:SideSwapIMU",
+    },
+    "objective": {
+        "jepa": "biossl.objectives.jepa:JEPAConfig",
+        "lejepa": "biossl.objectives.lejepa:LeJEPAConfig",
+        "simclr": "biossl.objectives.contrastive:SimCLRConfig",
+        "clocs": "biossl.objectives.contrastive:CLOCSConfig",
+        "spcl": "biossl.objectives.contrastive:SPCLConfig",
+        "vicreg": "biossl.objectives.redundancy:VICRegConfig",
+        "barlow_twins": "biossl.objectives.redundancy:BarlowTwinsConfig",
+        "reconstruction": "biossl.objectives.reconstruction:ReconstructionConfig",
+        "hybrid": "biossl.objectives.hybrid:HybridConfig",
+        "transformations": "biossl.objectives.transformations:TransformationsConfig",
+    },
     "schedule": {
         "warmup_cosine": "biossl.schedules:WarmupCosine",
         "constant_cooldown": "biossl.schedules:ConstantCooldown",
@@ -37,7 +85,18 @@ ENCODERS: dict[str, str] = {"transformer": "biossl.models.transformer:Transforme
 POLICIES = "biossl.augment.policies:POLICIES"
 
 # name -> class built from (encoder, config, mask=..., augment=..., steps=...)
-OBJECTIVES: dict[str, str] = {"jepa": "biossl.objectives.jepa:JEPA"}
+OBJECTIVES: dict[str, str] = {
+    "jepa": "biossl.objectives.jepa:JEPA",
+    "lejepa": "biossl.objectives.lejepa:LeJEPA",
+    "simclr": "biossl.objectives.contrastive:SimCLR",
+    "clocs": "biossl.objectives.contrastive:CLOCS",
+    "spcl": "biossl.objectives.contrastive:SPCL",
+    "vicreg": "biossl.objectives.redundancy:VICReg",
+    "barlow_twins": "biossl.objectives.redundancy:BarlowTwins",
+    "reconstruction": "biossl.objectives.reconstruction:Reconstruction",
+    "hybrid": "biossl.objectives.hybrid:Hybrid",
+    "transformations": "biossl.objectives.transformations:Transformations",
+}
 
 _INIT_DRAW = 0x1417  # keeps the initialisation apart from every other use of the seed
 
@@ -74,7 +133,7 @@ def build_objective(recipe: Recipe, spec: InputSpec) -> Objective:
     """See :meth:`biossl.recipe.schema.Recipe.build`."""
     import torch
 
-    from biossl.augment.base import Pipeline
+    from biossl.augment.base import build_pipeline
     from biossl.keys import hash_ints
 
     _require_spec(recipe, spec)
@@ -84,7 +143,7 @@ def build_objective(recipe: Recipe, spec: InputSpec) -> Objective:
         cls = resolve(OBJECTIVES[recipe.objective.name])
         mask = None if recipe.mask is None else recipe.mask.config
         try:
-            augment = Pipeline([part.config.build(spec) for part in recipe.augment]) if recipe.augment else None
+            augment = build_pipeline(recipe.augment, spec) if recipe.augment else None
             objective: Objective = cls(encoder, recipe.objective.config, mask=mask, augment=augment, steps=recipe.train.steps)
         except RequestError as error:
             raise RequestError(f"{_where(recipe)}: {error}") from None

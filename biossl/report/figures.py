@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#888888"
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 10, "svg.fonttype": "none", "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6, "legend.frameon": False, "lines.linewidth": 1.8,
 }  # fmt: skip
@@ -44,7 +44,7 @@ def curves(step: Array, lines: dict[str, Array], *, title: str, ylabel: str, alt
     zero : bool
         The axis begins at 0.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, 2.9), layout="constrained")
         axes = figure.subplots()
         for i, (name, values) in enumerate(lines.items()):
@@ -59,12 +59,12 @@ def curves(step: Array, lines: dict[str, Array], *, title: str, ylabel: str, alt
             axes.set_ylim(bottom=0)
         if len(lines) > 1:
             axes.legend()
-        return _svg(figure, alt, title)
+        return svg(figure, alt, title)
 
 
 def differences(rows: Sequence[tuple[str, float, float | None, float | None]], *, title: str, xlabel: str, alt: str) -> str:
     """Values with intervals, one row each, beside a line at 0."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, 1.1 + 0.34 * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color="black", linewidth=1)
@@ -86,12 +86,12 @@ def differences(rows: Sequence[tuple[str, float, float | None, float | None]], *
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set(title=title, xlabel=xlabel)
-        return _svg(figure, alt, title)
+        return svg(figure, alt, title)
 
 
 def scatter(xy: Array, group: Array, names: Sequence[str], *, title: str, alt: str) -> str:
     """A map of points (n, 2) by group number (n,), -1 = unknown; points are an image inside the SVG, axes have no unit."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         rows = -(-(len(names) + 1) // 3)
         figure = Figure(figsize=(_WIDTH, 4.0 + 0.2 * rows), layout="constrained")
         axes = figure.subplots()
@@ -108,7 +108,7 @@ def scatter(xy: Array, group: Array, names: Sequence[str], *, title: str, alt: s
         axes.grid(visible=False)
         if names:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, markerscale=1.6)
-        return _svg(figure, alt, title, dpi=130)
+        return svg(figure, alt, title, dpi=130)
 
 
 def _short(name: str) -> str:
@@ -116,7 +116,7 @@ def _short(name: str) -> str:
     return text if len(text) <= 18 else text[:17] + "\u2026"
 
 
-def _svg(figure: Figure, alt: str, salt: str, dpi: int = 100) -> str:
+def svg(figure: Figure, alt: str, salt: str, dpi: int = 100) -> str:
     """Inline SVG that scales with the page and is read out as ``alt``; equal input gives equal text."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": salt}):

@@ -23,28 +23,31 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from biossl.batch import Batch
 from biossl.corpus import Corpus
+from biossl.corpus.neighbours import neighbours
+from biossl.corpus.splits import default_split
 from biossl.errors import BiosslError, DataError, RequestError
-from biossl.keys import Keys, hash_ints, mix
+from biossl.keys import Keys
+from biossl.objectives.base import SamplePlan
+from biossl.recipe.plan import check_plan
 from biossl.signal import InputSpec
+from biossl.training.sampling import (
+    FixedPartners,
+    Partners,
+    Rows,
+    SubjectPartners,
+    SubjectRows,
+    UniformRows,
+    WeightedRows,
+    motion,
+)
 
 UNOBSERVED = -32768
-_PERMUTATION, _CORPUS = 0x0DE5, 0xC0B5  # draw numbers of the row order and of the choice of corpus
-
-
-def permutation(n: int, *, seed: int, corpus: int, epoch: int) -> np.ndarray:
-    """A permutation of ``range(n)``, int64, from a counter hash: the same with every version and machine.
-
-    Examples
-    --------
-    >>> sorted(permutation(5, seed=0, corpus=0, epoch=3).tolist())
-    [0, 1, 2, 3, 4]
-    """
-    base = hash_ints(seed, _PERMUTATION, corpus, epoch)
-    return torch.argsort(mix(mix(torch.arange(n)) ^ base), stable=True).numpy()
+_CORPUS = 0xC0B5  # draw number of the choice of corpus
+_BLOCK = 1024  # windows read at a time
 
 
 class Order:
-    """Which rows of which corpus each step takes.
+    """Which rows of which corpus each step takes, and with which windows they are paired.
 
     Parameters
     ----------
@@ -55,37 +58,31 @@ class Order:
     batch_size : int
         Windows per optimiser step, over all micro-batches and processes.
     seed, steps : int
+    samplers : sequence of Rows, optional
+        How each corpus is drawn from; default every window once an epoch.
+    partners : sequence of Partners, optional
+        The second window of every window, by corpus; default none.
     """
 
-    def __init__(self, sizes: Sequence[int], weights: Sequence[float], *, batch_size: int, seed: int, steps: int) -> None:
-        self.sizes, self.batch_size, self.seed = list(sizes), batch_size, seed
+    def __init__(
+        self, sizes: Sequence[int], weights: Sequence[float], *, batch_size: int, seed: int, steps: int,
+        samplers: Sequence[Rows] | None = None, partners: Sequence[Partners] | None = None,
+    ) -> None:  # fmt: skip
+        self.batch_size, self.partners = batch_size, partners
         share = np.cumsum(np.asarray(weights, np.float64) / np.sum(weights))[:-1]
         draw = Keys(seed, 0, torch.arange(steps)).uniform((1,), _CORPUS)[:, 0].numpy()
         self._corpus = np.searchsorted(share, draw, side="right")
         # how many earlier steps took the same corpus: its own step number, from which its rows follow
         self._own_step = np.zeros(steps, np.int64)
-        for k in range(len(self.sizes)):
+        for k in range(len(sizes)):
             mine = self._corpus == k
             self._own_step[mine] = np.arange(mine.sum())
-        self._cached: dict[tuple[int, int], np.ndarray] = {}
+        self.samplers = samplers or [UniformRows(n, batch_size=batch_size, seed=seed, corpus=k) for k, n in enumerate(sizes)]
 
     def rows(self, step: int) -> tuple[int, np.ndarray]:
         """Number of the corpus and, within its training rows, int64 (batch_size,) in global order."""
         k = int(self._corpus[step])
-        n = self.sizes[k]
-        place = self._own_step[step] * self.batch_size + np.arange(self.batch_size)
-        out = np.empty(self.batch_size, np.int64)
-        for epoch in range(int(place[0] // n), int(place[-1] // n) + 1):
-            here = place // n == epoch
-            out[here] = self._epoch(k, epoch)[place[here] % n]
-        return k, out
-
-    def _epoch(self, k: int, epoch: int) -> np.ndarray:
-        if (k, epoch) not in self._cached:
-            for old in [key for key in self._cached if key[0] == k and key[1] != epoch - 1]:
-                del self._cached[old]
-            self._cached[k, epoch] = permutation(self.sizes[k], seed=self.seed, corpus=k, epoch=epoch)
-        return self._cached[k, epoch]
+        return k, self.samplers[k].rows(int(self._own_step[step]))
 
 
 @dataclass
@@ -137,7 +134,8 @@ class RawBatch:
     """One micro-batch as stored: ``counts`` int16 (B, C, T), ``scale`` and ``offset`` float32 (B, C), and where it belongs.
 
     Where a corpus keeps float32 copies of windows that int16 clips, training sees the clipped counts.
-    ``position`` int64 (B,) is the place of each window in the global batch of optimiser step ``step``.
+    ``position`` int64 (B,) is the place of each window in the global batch of optimiser step ``step``; ``pair`` holds the
+    second window of each, where the objective asked for one.
     """
 
     counts: Tensor
@@ -151,12 +149,13 @@ class RawBatch:
     step: int = 0
     micro: int = 0
     position: Tensor | None = None
+    pair: RawBatch | None = None
 
     def _each(self, method: str, *args: Any, **kwargs: Any) -> RawBatch:
         moved = {
             f.name: getattr(value, method)(*args, **kwargs)
             for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
+            if isinstance(value := getattr(self, f.name), Tensor | RawBatch)
         }
         return replace(self, **moved)
 
@@ -184,6 +183,7 @@ class RawBatch:
             start_s=self.start_s,
             subject=self.subject,
             index=self.index,
+            paired={} if self.pair is None else {"window": self.pair.decode(source)},
         )
 
 
@@ -204,9 +204,12 @@ class MicroBatches(Dataset[Any]):
         k, rows = self.order.rows(step)
         first = (micro * self.world + self.rank) * self.size
         position = np.arange(first, first + self.size)
+        source, mine, pair = self.sources[k], rows[position], None
         try:
-            return self.sources[k].batch(
-                self.sources[k].rows[rows[position]], source=k, step=step, micro=micro, position=torch.from_numpy(position)
+            if self.order.partners is not None:
+                pair = source.batch(source.rows[self.order.partners[k].of(mine, step=step, position=position)])
+            return source.batch(
+                source.rows[mine], source=k, step=step, micro=micro, position=torch.from_numpy(position), pair=pair
             )
         except BiosslError as error:
             return error
@@ -263,6 +266,69 @@ def make_loader(
     )
 
 
+def make_order(
+    sources: Sequence[Source], plan: SamplePlan, *, batch_size: int, accumulate: int, seed: int, steps: int
+) -> tuple[Order, list[str]]:
+    """The order in which an objective wants its windows.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    plan : SamplePlan
+        ``objective.needs``.
+    batch_size, accumulate, seed, steps : int
+        Of the recipe.
+
+    Returns
+    -------
+    Order, list of str
+        And notes for a person.
+
+    Raises
+    ------
+    RequestError
+        A corpus cannot give what the plan asks for; see :func:`~biossl.recipe.plan.check_plan`.
+    DataError
+        Sampler ``motion`` and no training window of a corpus moves.
+    """
+    samplers: list[Rows] = []
+    partners: list[Partners] = []
+    notes: list[str] = []
+    for k, source in enumerate(sources):
+        notes += check_plan(plan, source.corpus, source.rows, source.spec, batch_size=batch_size, accumulate=accumulate)
+        subject = source.subject[source.rows]
+        if plan.sampler == "motion":
+            samplers.append(WeightedRows(_motion(source), batch_size=batch_size, seed=seed, corpus=k))
+        elif plan.sampler == "subjects":
+            each = plan.windows_per_subject
+            samplers.append(SubjectRows(subject, batch_size=batch_size, each=each, seed=seed, corpus=k))
+        else:
+            samplers.append(UniformRows(len(source.rows), batch_size=batch_size, seed=seed, corpus=k))
+        if plan.pairing == "adjacent":
+            partners.append(FixedPartners(neighbours(source.corpus.index, source.rows, sfreq=source.spec.sfreq)))
+        elif plan.pairing == "same_subject":
+            partners.append(SubjectPartners(subject, seed=seed))
+    order = Order(
+        [len(s.rows) for s in sources], [s.weight for s in sources], batch_size=batch_size, seed=seed, steps=steps,
+        samplers=samplers, partners=partners or None,
+    )  # fmt: skip
+    return order, notes
+
+
+def _motion(source: Source) -> np.ndarray:
+    """:func:`~biossl.training.sampling.motion` of every training row; the corpus is read once, in blocks."""
+    axes = [i for i, kind in enumerate(source.spec.ch_types) if kind == "acc"]
+    columns = axes if source.columns is None else [source.columns[i] for i in axes]
+    out = []
+    for start in range(0, len(source.rows), _BLOCK):
+        counts, scale, _ = source.corpus.read(source.rows[start : start + _BLOCK])
+        out.append(motion(counts[:, columns], scale[:, columns], UNOBSERVED))
+    weight = np.concatenate(out)
+    if not weight.sum() > 0:
+        raise DataError(f"{source.corpus.path.name}: no training window moves; take another objective.sampler than motion")
+    return weight
+
+
 def make_sources(
     corpora: Sequence[tuple[Corpus, float]], *, channels: Sequence[str] = (), split: str | None = None
 ) -> tuple[list[Source], list[str]]:
@@ -274,8 +340,8 @@ def make_sources(
     channels : sequence of str
         Names in order; empty = all of the first corpus.
     split : str, optional
-        Name of the split whose part ``train`` is used. Default: ``official`` where a corpus has it; a corpus without
-        any split is used whole, which one of the returned notes says.
+        Name of the split whose part ``train`` is used. Default: :func:`~biossl.corpus.splits.default_split`; a corpus
+        without any split is used whole, which one of the returned notes says.
 
     Returns
     -------
@@ -285,7 +351,7 @@ def make_sources(
     Raises
     ------
     RequestError
-        A weight that is not positive; a corpus with splits but no ``official`` one and none named.
+        A weight that is not positive; a corpus with several splits, none of them ``official``, and none named.
     DataError
         No such split, a channel is missing, no row in the part ``train``, corpora of different rate, length or units.
     """
@@ -322,17 +388,14 @@ def make_sources(
 
 def _training_rows(corpus: Corpus, split: str | None) -> tuple[np.ndarray, str]:
     name = corpus.path.name
-    names = list(corpus.split_names())
-    if not names and split is None:
+    chosen, note = (split, "") if split is not None else default_split(corpus)
+    if chosen is None:
         n = len(corpus.index)
         return np.arange(n), f"{name}: no split; all {n} windows are trained on, and a probe on this corpus will say so"
-    if split is None and "official" not in names:
-        raise RequestError(f"{name}: it has splits ({', '.join(names)}) and none is called official; name one with --splits")
-    chosen = split or "official"
     rows = np.flatnonzero(corpus.split(chosen).to_numpy() == "train")
     if len(rows) == 0:
         raise DataError(f"{name}: split '{chosen}' has no window in its part 'train'; make another with `biossl split`")
-    return rows, ""
+    return rows, note
 
 
 def _pick(corpus: Corpus, wanted: tuple[str, ...]) -> tuple[InputSpec, list[int] | None]:

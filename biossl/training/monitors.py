@@ -21,7 +21,8 @@ from biossl.errors import DataError, RequestError
 from biossl.keys import hash_ints
 from biossl.metrics import MAIN_METRIC, score
 from biossl.recipe.schema import Monitor, Probe
-from biossl.training.data import Source, permutation
+from biossl.training.data import Source
+from biossl.training.sampling import permutation
 
 COLUMNS = ("std", "rankme_centred", "rankme_uncentred", "target_variance", "prediction_variance")
 # A transformer's mean-pooled features share a large constant part (positions, biases): with random weights their std is

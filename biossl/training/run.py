@@ -23,13 +23,14 @@ from biossl.atomic import write_text
 from biossl.checkpoint import load_encoder, require_match, save_encoder
 from biossl.config import dump_yaml, to_plain
 from biossl.corpus import Corpus, guard_split, subject_keys
+from biossl.corpus.splits import default_split
 from biossl.errors import MachineError, RequestError
 from biossl.objectives.base import Objective
 from biossl.progress import Progress
 from biossl.recipe import Recipe
 from biossl.recipe.limits import check_limits
 from biossl.signal import InputSpec
-from biossl.training.data import Order, Source, make_loader, make_sources
+from biossl.training.data import Source, make_loader, make_order, make_sources
 from biossl.training.log import TrainLog
 from biossl.training.loop import Loop
 from biossl.training.monitors import Watcher
@@ -61,7 +62,8 @@ def pretrain(
     init : path, optional
         Encoder folder to begin from. Its architecture and input must be those of recipe and corpus.
     split : str, optional
-        Split whose part ``train`` is used; default ``official`` where there is one, all rows of a corpus without splits.
+        Split whose part ``train`` is used; default :func:`~biossl.corpus.splits.default_split`, and all rows of a corpus
+        without splits.
     overwrite : bool
         Remove a run that is in ``out``.
 
@@ -113,17 +115,14 @@ def pretrain(
         for s in sources
         if len(s.rows) < recipe.data.batch_size
     ]
-    order = Order(
-        [len(s.rows) for s in sources],
-        [s.weight for s in sources],
-        batch_size=recipe.data.batch_size,
-        seed=recipe.seed,
-        steps=steps,
-    )
     if recipe.data.batch_size % accumulate:
         raise RequestError(
             f"data.batch_size: {recipe.data.batch_size} is not divisible by train.accumulate ({accumulate}); change one"
         )
+    order, asked = make_order(
+        sources, objective.needs, batch_size=recipe.data.batch_size, accumulate=accumulate, seed=recipe.seed, steps=steps
+    )
+    notes += asked
     watcher = Watcher(sources, recipe.monitor, dim=_width(objective), seed=recipe.seed) if _watched(recipe) else None
 
     run = RunFolder(Path(out))
@@ -239,9 +238,10 @@ def _width(objective: Objective) -> int:
 
 def _guard(sources: list[Source], split: str | None) -> None:
     """The leak guard over all corpora that are split; one without splits is trained on whole, which a note says."""
-    having = [s.corpus for s in sources if split is not None or "official" in s.corpus.split_names()]
+    names = [split if split is not None else default_split(s.corpus)[0] for s in sources]
+    having = [(s.corpus, name) for s, name in zip(sources, names, strict=True) if name is not None]
     if having:
-        guard_split(having, split or "official")
+        guard_split([corpus for corpus, _ in having], [name for _, name in having])
 
 
 def _load_init(objective: Objective, init: str | Path) -> dict[str, Any]:

@@ -190,3 +190,35 @@ def test_anything_like_a_date_is_noticed(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "57", "sinus rhythm", "0.5", "I-II-III", "426783006,111975006"])
 def test_what_is_no_date(text: str) -> None:
     assert not looks_like_date(text)
+
+
+def test_a_subject_is_known_again_in_another_view_of_a_renamed_card(tmp_path: Path) -> None:
+    """Other windows, another name of the card: the recordings show that it is one data set."""
+    trained = corpus_of(tmp_path / "c", ["a", "b", "c"], [0, 1, 2], ["train"] * 3, name="mine")
+    keys = subject_keys(trained, range(0, 2))  # subject a alone
+    again = corpus_of(tmp_path / "d", ["a", "b", "a"], [0, 1, 7], ["test"] * 3, name="ours", n_samples=100)
+    assert not set(trained.index["sha256"]) & set(again.index["sha256"])
+    assert seen(again, range(6), keys) == 1
+    assert seen(again, range(2, 4), keys) == 0, "of one data set, but not trained on"
+    assert seen(again, range(4, 6), keys) == 1, "another recording of a subject it was trained on"
+    stranger = corpus_of(tmp_path / "e", ["a", "b"], [8, 9], ["test"] * 2, name="theirs", n_samples=100)
+    assert seen(stranger, range(4), keys) == 0, "an equal name in another data set is another person"
+
+
+def test_two_names_of_one_data_set_are_guarded_as_one(tmp_path: Path) -> None:
+    one = corpus_of(tmp_path / "c", ["a", "b"], [0, 1], ["train", "train"], name="mine")
+    two = corpus_of(tmp_path / "d", ["b", "a"], [1, 5], ["train", "test"], name="ours", n_samples=100)
+    with pytest.raises(DataError, match="1 subject is in more than one part"):
+        guard_split([one, two])
+    named = corpus_of(tmp_path / "e", ["p", "q"], [5, 1], ["train", "test"], name="theirs", n_samples=100)
+    with pytest.raises(DataError, match="1 recordings with identical samples"):
+        guard_split([one, named])
+
+
+def test_a_corpus_from_before_recordings_were_hashed_is_still_guarded_by_name(tmp_path: Path) -> None:
+    made = corpus_of(tmp_path / "c", ["a", "b"], [0, 1], ["train", "test"])
+    made.index.drop(columns="record_sha256", inplace=True)
+    keys = subject_keys(made, range(2))
+    assert not any(k.startswith("r:") for k in keys)
+    assert seen(made, range(4), keys) == 1
+    guard_split([made])

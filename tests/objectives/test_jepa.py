@@ -13,6 +13,7 @@ from biossl.models.predictors import PredictorConfig
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.objectives.jepa import JEPA, JEPAConfig
 from biossl.objectives.masking import MultiBlockMask, RandomMask, draw_masks
+from biossl.objectives.regularizers import RegularizerConfig
 from biossl.signal import InputSpec
 
 SPECS = {
@@ -106,7 +107,7 @@ def test_the_loss_equals_a_slow_loop_over_tokens(modality, encoder, mask, config
 
 
 def test_no_gradient_reaches_the_target_and_every_trainable_parameter_has_one():
-    model = make(SPECS["ecg"], variance_hinge=0.5, n_masks=2, target_layers=2)
+    model = make(SPECS["ecg"], regularizer=RegularizerConfig("vicreg", weight=0.5, covariance=0.0), n_masks=2, target_layers=2)
     model.step(windows(SPECS["ecg"]), step=0, keys=KEYS).loss.backward()
     assert all(p.grad is None and not p.requires_grad for p in model.target.parameters())
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -141,12 +142,12 @@ def test_the_target_is_deterministic_unless_the_recipe_asks_for_the_published_tr
 
 
 def test_what_the_monitors_watch_is_detached_and_has_the_stated_shapes():
-    model = make(SPECS["ecg"], n_masks=2, variance_hinge=0.1)
+    model = make(SPECS["ecg"], n_masks=2, regularizer=RegularizerConfig("vicreg", weight=0.1, covariance=0.0))
     out = model.step(windows(SPECS["ecg"]), step=0, keys=KEYS)
     assert out.watch["embedding"].shape == (4, 16)
     assert out.watch["target"].shape == out.watch["prediction"].shape == (2 * 4 * 3 * 5, 16)
     assert not any(v.requires_grad for v in (*out.watch.values(), *out.terms.values()))
-    total = out.terms["prediction"] + 0.1 * out.terms["variance_hinge"]
+    total = out.terms["prediction"] + 0.1 * out.terms["variance"]
     assert float(out.loss.detach()) == pytest.approx(float(total), rel=1e-6)
 
 

@@ -67,7 +67,7 @@ def test_the_published_base_configuration():
     assert (encoder.drop_path, encoder.normalise, encoder.tokenizer) == (0.1, "none", "channel")
     assert (predictor.dim, predictor.depth, predictor.heads, predictor.qkv_bias) == (384, 6, 12, False)
     assert (jepa.loss, jepa.beta, jepa.ema_start, jepa.ema_end, jepa.target_train_mode) == ("smooth_l1", 1.0, 0.996, 1.0, True)
-    assert (jepa.target_layers, jepa.n_masks, jepa.variance_hinge) == (0, 1, 0.0)
+    assert (jepa.target_layers, jepa.n_masks, jepa.regularizer.name) == (0, 1, "none")
     assert (recipe.mask.name, recipe.mask.config.ratio, recipe.data.batch_size) == ("random", [0.6, 0.7], 128)
     assert (train.optimizer.lr, train.optimizer.weight_decay, train.optimizer.betas) == (2.5e-5, 0.05, [0.9, 0.999])
     # 100 epochs of 174,140 records, 5 of warm-up, both ends at 1e-6

@@ -19,7 +19,8 @@ from biossl.training import pretrain
     [
         ("data.batch_size", "0"), ("data.workers", "-1"), ("train.steps", "0"), ("train.steps", "-5"), ("train.accumulate", "0"),
         ("train.optimizer.lr", "-1"), ("train.optimizer.lr", "0"), ("train.optimizer.betas", "[2, 3]"),
-        ("train.optimizer.betas", "[0.9]"), ("train.clip_norm", "-1"), ("checkpoint.every", "0"), ("checkpoint.keep", "0"),
+        ("train.optimizer.betas", "[0.9]"), ("train.optimizer.layer_decay", "0"), ("train.optimizer.layer_decay", "1.1"),
+        ("train.clip_norm", "-1"), ("checkpoint.every", "0"), ("checkpoint.keep", "0"),
         ("monitor.every", "-1"), ("seed", "-1"),
     ],
 )  # fmt: skip

@@ -1,0 +1,161 @@
+"""The same backbone trained from scratch with the labels alone: what pretraining has to beat.
+
+What lives here: a plain supervised training on the rows of one draw. Its length is a fixed rule (:data:`EPOCHS` passes,
+no fewer than :data:`LEAST_STEPS` steps, no more than :data:`MOST_STEPS`, last weights), set before any test row was judged.
+No augmentation. Fine-tuning a pretrained encoder is not here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from biossl.batch import Batch
+from biossl.corpus import Corpus
+from biossl.inference import batch_rows, make_batch, pick_device
+from biossl.keys import hash_ints
+from biossl.models.transformer import TransformerEncoder, pool_parts, pool_tokens
+from biossl.protocol import Target
+from biossl.schedules import warmup_cosine
+
+Array = NDArray[Any]
+EPOCHS, LEAST_STEPS, MOST_STEPS = 20, 200, 3000
+BATCH, LR, WEIGHT_DECAY, CLIP = 64, 1e-3, 0.05, 1.0
+
+
+class Network(nn.Module):
+    """Encoder, pooling as in the probes, norm, one linear layer: windows to class scores (B, K) or values (B, 1)."""
+
+    def __init__(self, encoder: TransformerEncoder, pool: str, n_outputs: int) -> None:
+        super().__init__()
+        self.encoder, self.pool = encoder, pool
+        width = encoder.dim * len(pool_parts(pool))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, n_outputs)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores before softmax, or standardised values."""
+        features = pool_tokens(self.encoder.encode(self.encoder.tokenize(batch)), self.pool)
+        return self.head(self.norm(torch.nan_to_num(features)))
+
+
+def n_steps(n_rows: int) -> int:
+    """Optimiser steps for a number of labelled windows.
+
+    Examples
+    --------
+    >>> n_steps(50), n_steps(6400), n_steps(1_000_000)
+    (200, 2000, 3000)
+    """
+    return min(max(LEAST_STEPS, EPOCHS * -(-n_rows // BATCH)), MOST_STEPS)
+
+
+def train_and_predict(
+    encoder: TransformerEncoder, corpus: Corpus, rows: Array, target: Target, judged: Array, *, pool: str, seed: int
+) -> tuple[Array, Network, tuple[float, float]]:
+    """Train a network on a few rows and predict others.
+
+    Parameters
+    ----------
+    encoder : TransformerEncoder
+        Freshly initialised; it is trained in place.
+    corpus : Corpus
+    rows : ndarray of int
+        Corpus rows that are trained on, aligned with ``target``.
+    target : Target
+    judged : ndarray of int
+        Corpus rows to predict.
+    pool : str
+    seed : int
+        Of the head's weights, the order of windows and dropout.
+
+    Returns
+    -------
+    prediction : ndarray, (m, K) probabilities, or (m,) values
+    network : Network
+    scale : (mean, std) of the values of a regression, (0, 1) otherwise
+    """
+    device = pick_device()
+    y = torch.from_numpy(np.asarray(target.y, np.float64))
+    scale = (0.0, 1.0)
+    if target.kind == "regression":
+        scale = (float(y.mean()), float(y.std(unbiased=False)) or 1.0)
+        y = (y - scale[0]) / scale[1]
+    outputs = 1 if target.kind == "regression" else len(target.classes)
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(hash_ints(seed, 0x5C7A))
+        network = Network(encoder, pool, outputs).to(device)
+        _fit(network, corpus, rows, y.to(device), target.kind, seed)
+    return predict(network, corpus, judged, target.kind, scale), network, scale
+
+
+def _fit(network: Network, corpus: Corpus, rows: Array, y: Tensor, kind: str, seed: int) -> None:
+    decay = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=LR)
+    total = n_steps(len(rows))
+    order = np.random.default_rng([seed, len(rows)])
+    size = min(BATCH, len(rows))
+    waiting = np.zeros(0, np.int64)
+    network.train()
+    for step in range(total):
+        while len(waiting) < size:
+            waiting = np.concatenate([waiting, order.permutation(len(rows))])
+        some, waiting = waiting[:size], waiting[size:]
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(step, peak=LR, total=total, warmup_steps=total // 10)
+        score = network(read(network.encoder, corpus, rows[some]))
+        loss = supervised_loss(score, y[torch.from_numpy(some).to(y.device)], kind)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+        optimizer.step()
+
+
+def supervised_loss(score: Tensor, y: Tensor, kind: str) -> Tensor:
+    """Cross-entropy of class numbers, binary cross-entropy of the known classes, or mean squared error.
+
+    Parameters
+    ----------
+    score : Tensor, (B, K), or (B, 1) for regression
+    y : Tensor, float64, (B,), or (B, K) of 0, 1 and NaN (unknown) for ``multilabel``
+    """
+    score = score.float()
+    if kind == "multiclass":
+        return nn.functional.cross_entropy(score, y.long())
+    if kind == "regression":
+        return (score[:, 0] - y.float()).square().mean()
+    known = y.isfinite()
+    each = nn.functional.binary_cross_entropy_with_logits(score, torch.where(known, y, 0.0).float(), reduction="none")
+    return (each * known).sum() / known.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def predict(network: Network, corpus: Corpus, rows: Array, kind: str, scale: tuple[float, float]) -> Array:
+    """Predictions of corpus rows: (m, K) probabilities or (m,) values."""
+    network.eval()
+    out = []
+    step = batch_rows(network.encoder)
+    for i in range(0, len(rows), step):
+        score = network(read(network.encoder, corpus, rows[i : i + step])).float()
+        if kind == "multiclass":
+            score = score.softmax(dim=1)
+        elif kind == "multilabel":
+            score = score.sigmoid()
+        out.append(score.double().cpu().numpy())
+    found = np.concatenate(out)
+    return found[:, 0] * scale[1] + scale[0] if kind == "regression" else found
+
+
+def read(encoder: TransformerEncoder, corpus: Corpus, rows: Array) -> Batch:
+    """The windows of some rows with the encoder's channels, on its device; NaN became ``observed = False``."""
+    x = corpus.signal(rows)
+    names = encoder.spec.ch_names
+    if names != corpus.spec.ch_names:
+        x = x[:, [corpus.spec.ch_names.index(c) for c in names]]
+    return make_batch(x, names, corpus.spec.sfreq, encoder.position.device)

@@ -1,0 +1,101 @@
+"""Small networks behind an encoder that are thrown away after pretraining.
+
+What lives here: the projector of contrastive and redundancy-reduction objectives, with a batch norm that means the same
+thing on any number of processes. Heads that predict a label live with fine-tuning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from biossl.distributed import all_gather
+
+Norm = Literal["batch", "layer", "none"]
+
+
+@dataclass
+class ProjectorConfig:
+    """Settings of a :class:`Projector`.
+
+    Attributes
+    ----------
+    hidden, out : int
+        Widths of the hidden layers and of the output.
+    layers : int
+        Linear layers in all; 1 = a single linear map.
+    norm : {"batch", "layer", "none"}
+        After every hidden layer.
+    """
+
+    hidden: int = 256
+    out: int = 128
+    layers: int = 2
+    norm: Norm = "batch"
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.out < 2 or self.layers < 1:
+            raise ValueError(
+                f"hidden and layers must be at least 1 and out at least 2, not {self.hidden}, {self.layers} and {self.out}"
+            )
+
+    def build(self, dim: int) -> Projector:
+        """The projector behind features of width ``dim``."""
+        return Projector(dim, self.hidden, self.out, layers=self.layers, norm=self.norm)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of rows by the mean and (biased) variance of the rows of all processes, in float32.
+
+    There are no running averages: a projector is never used in evaluation. ``torch.nn.SyncBatchNorm`` needs a GPU and has
+    other gradients than one process with the whole batch when the loss itself gathers.
+
+    Parameters
+    ----------
+    dim : int
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (B, D) of the same dtype."""
+        rows = all_gather(x.float())
+        var, mean = torch.var_mean(rows, dim=0, correction=0)
+        return ((x.float() - mean) * (var + self.eps).rsqrt() * self.weight + self.bias).to(x.dtype)
+
+
+class Projector(nn.Sequential):
+    """MLP from pooled features to the space a loss compares: Linear, norm, ReLU, ..., Linear (SimCLR, arXiv 2002.05709).
+
+    Parameters
+    ----------
+    dim, hidden, out : int
+        Widths.
+    layers : int
+        Linear layers in all.
+    norm : {"batch", "layer", "none"}
+        After every hidden layer.
+
+    Examples
+    --------
+    >>> Projector(8, 16, 4, layers=3)(torch.zeros(5, 8)).shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(self, dim: int, hidden: int, out: int, *, layers: int = 2, norm: Norm = "batch") -> None:
+        norms: dict[str, type[nn.Module]] = {"batch": BatchNorm, "layer": nn.LayerNorm}
+        parts: list[nn.Module] = []
+        for _ in range(layers - 1):
+            parts.append(nn.Linear(dim, hidden, bias=norm == "none"))
+            parts += [norms[norm](hidden)] if norm != "none" else []
+            parts.append(nn.ReLU())
+            dim = hidden
+        parts.append(nn.Linear(dim, out))
+        super().__init__(*parts)

@@ -1,0 +1,170 @@
+"""Redundancy reduction: two views agree, and no feature is constant or says what another says. No negatives.
+
+What lives here: VICReg (arXiv 2105.04906) and Barlow Twins (arXiv 2103.03230) on the encoder of the recipe. Their
+statistics are over the windows of a batch on all processes. Losses are in ``losses_contrastive.py``, views in ``views.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from biossl.augment.base import Pipeline
+from biossl.batch import Batch
+from biossl.keys import Keys
+from biossl.models.heads import ProjectorConfig
+from biossl.models.transformer import TransformerEncoder
+from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.losses_contrastive import barlow_twins, vicreg
+from biossl.objectives.masking import MaskConfig
+from biossl.objectives.views import (
+    Pairing,
+    check_pairing,
+    project_views,
+    require_no_mask,
+    require_two_views,
+    two_views,
+    watched,
+    with_penalty,
+)
+
+
+def _expander() -> ProjectorConfig:
+    return ProjectorConfig(hidden=512, out=512, layers=3)
+
+
+@dataclass
+class VICRegConfig:
+    """Settings of :class:`VICReg`; what each weight multiplies is in :func:`~biossl.objectives.losses_contrastive.vicreg`.
+
+    Attributes
+    ----------
+    invariance, variance, covariance : float
+        Weights.
+    pairing, pairing_share
+        As in :class:`~biossl.objectives.contrastive.SimCLRConfig`.
+    projector : ProjectorConfig
+    """
+
+    invariance: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+    pairing: Pairing = "none"
+    pairing_share: float = 1.0
+    projector: ProjectorConfig = field(default_factory=_expander)
+
+    def __post_init__(self) -> None:
+        if min(self.invariance, self.variance, self.covariance) < 0 or self.invariance + self.variance <= 0:
+            raise ValueError("weights must be at least 0, and invariance or variance above it")
+        check_pairing(self.pairing, self.pairing_share)
+
+
+class VICReg(Objective):
+    """Invariance, variance and covariance of two views.
+
+    Parameters
+    ----------
+    encoder : TransformerEncoder
+    config : VICRegConfig
+    augment : Pipeline or None
+        Views 0 and 1 of it.
+    mask : None
+        None is used.
+    steps : int
+        Of the run; not used.
+
+    Raises
+    ------
+    RequestError
+        A mask; neither augmentations nor pairing.
+    """
+
+    def __init__(
+        self, encoder: TransformerEncoder, config: VICRegConfig, *, augment: Pipeline | None, mask: MaskConfig | None = None,
+        steps: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        require_no_mask(mask, objective="vicreg")
+        require_two_views(augment, config.pairing, objective="vicreg")
+        self.config, self.augment = config, augment
+        self.encoder: TransformerEncoder = encoder
+        self.projector = config.projector.build(encoder.dim)
+        self.needs = SamplePlan(pairing=config.pairing, in_batch=True)
+
+    def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
+        """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`. Terms are logged before weighting."""
+        config = self.config
+        views = two_views(batch, keys, self.augment, pairing=config.pairing, share=config.pairing_share)
+        h, z1, z2, valid = project_views(self.encoder, self.projector, views)
+        terms = vicreg(z1, z2, valid=valid)
+        loss = (
+            config.invariance * terms["invariance"]
+            + config.variance * terms["variance"]
+            + config.covariance * terms["covariance"]
+        )
+        outcome = Outcome(loss, {k: v.detach() for k, v in terms.items()}, watched(h, z1))
+        return with_penalty(outcome, self.augment)
+
+
+@dataclass
+class BarlowTwinsConfig:
+    """Settings of :class:`BarlowTwins`.
+
+    Attributes
+    ----------
+    lam : float
+        Weight of what is off the diagonal.
+    pairing, pairing_share
+        As in :class:`~biossl.objectives.contrastive.SimCLRConfig`.
+    projector : ProjectorConfig
+    """
+
+    lam: float = 5e-3
+    pairing: Pairing = "none"
+    pairing_share: float = 1.0
+    projector: ProjectorConfig = field(default_factory=_expander)
+
+    def __post_init__(self) -> None:
+        if not self.lam > 0:
+            raise ValueError(f"lam must be above 0, not {self.lam:g}; without it all features may say the same")
+        check_pairing(self.pairing, self.pairing_share)
+
+
+class BarlowTwins(Objective):
+    """The correlation of the features of two views goes to the identity.
+
+    Parameters
+    ----------
+    encoder : TransformerEncoder
+    config : BarlowTwinsConfig
+    augment : Pipeline or None
+        Views 0 and 1 of it.
+    mask : None
+        None is used.
+    steps : int
+        Of the run; not used.
+
+    Raises
+    ------
+    RequestError
+        A mask; neither augmentations nor pairing.
+    """
+
+    def __init__(
+        self, encoder: TransformerEncoder, config: BarlowTwinsConfig, *, augment: Pipeline | None, mask: MaskConfig | None = None,
+        steps: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        require_no_mask(mask, objective="barlow_twins")
+        require_two_views(augment, config.pairing, objective="barlow_twins")
+        self.config, self.augment = config, augment
+        self.encoder: TransformerEncoder = encoder
+        self.projector = config.projector.build(encoder.dim)
+        self.needs = SamplePlan(pairing=config.pairing, in_batch=True)
+
+    def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
+        """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`."""
+        views = two_views(batch, keys, self.augment, pairing=self.config.pairing, share=self.config.pairing_share)
+        h, z1, z2, valid = project_views(self.encoder, self.projector, views)
+        terms = barlow_twins(z1, z2, lam=self.config.lam, valid=valid)
+        outcome = Outcome(sum(terms.values(), z1.new_zeros(())), {k: v.detach() for k, v in terms.items()}, watched(h, z1))
+        return with_penalty(outcome, self.augment)

@@ -1,0 +1,95 @@
+"""Whether a corpus can give what an objective asks of the loader, found before anything is trained.
+
+What lives here: :func:`check_plan`, which ``check`` and ``pretrain`` ask. How windows are drawn is the loader's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from biossl.corpus.neighbours import neighbours
+from biossl.errors import RequestError
+from biossl.signal import InputSpec
+
+if TYPE_CHECKING:
+    from biossl.corpus import Corpus
+    from biossl.objectives.base import SamplePlan
+
+_WORTH_A_NOTE = 0.1  # share of windows without a partner
+
+
+def check_plan(
+    plan: SamplePlan, corpus: Corpus, rows: np.ndarray, spec: InputSpec, *, batch_size: int, accumulate: int
+) -> list[str]:
+    """Notes on a corpus under a plan.
+
+    Parameters
+    ----------
+    plan : SamplePlan
+        ``objective.needs``.
+    corpus : Corpus
+    rows : ndarray, int64, (n,)
+        Training rows of its index.
+    spec : InputSpec
+        The windows as the objective sees them.
+    batch_size, accumulate : int
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    RequestError
+        Fewer windows than a batch where the loss compares windows, a batch of one window or, where subjects are told
+        apart, a corpus of one subject; fewer subjects than a batch takes; no acceleration for sampler ``motion``; no window
+        with a partner.
+    """
+    name, notes = corpus.path.name, []
+    _, person, count = np.unique(corpus.index["subject"].astype(str).to_numpy()[rows], return_inverse=True, return_counts=True)
+    if plan.in_batch:
+        if len(rows) < batch_size:
+            raise RequestError(
+                f"{name}: {len(rows)} training windows, data.batch_size is {batch_size}; this objective compares the windows of "
+                f"a batch, and none may be there twice; take {len(rows)} or fewer"
+            )
+        if batch_size // accumulate < 2:
+            raise RequestError(
+                f"data.batch_size: {batch_size} in {accumulate} micro-batches is one window each; this objective compares the "
+                "windows of a batch; take more"
+            )
+        if accumulate > 1:
+            notes.append(
+                f"train.accumulate {accumulate}: this objective compares the windows of a micro-batch, {batch_size // accumulate} "
+                f"of {batch_size}, so the result is not that of one batch"
+            )
+    if plan.several_subjects and len(count) < 2:
+        raise RequestError(f"{name}: one subject; this objective tells subjects apart; add a corpus, or take another objective")
+    if plan.sampler == "subjects":
+        each = plan.windows_per_subject
+        if batch_size % each:
+            raise RequestError(
+                f"objective.windows_per_subject: {each} does not divide data.batch_size {batch_size}; change one of them"
+            )
+        if len(count) < batch_size // each:
+            raise RequestError(
+                f"{name}: {len(count)} subjects, a batch takes {each} windows of each of {batch_size // each}; raise "
+                "objective.windows_per_subject or lower data.batch_size"
+            )
+    if plan.sampler == "motion" and "acc" not in spec.ch_types:
+        raise RequestError(f"{name}: no acceleration channel, by which sampler motion draws; set objective.sampler: uniform")
+    if plan.pairing == "adjacent":
+        alone = float(np.mean(neighbours(corpus.index, rows, sfreq=spec.sfreq) == np.arange(len(rows))))
+        what, remedy = "has no neighbour in its recording", "take objective.pairing: same_subject or a view of shorter windows"
+    elif plan.pairing == "same_subject":
+        alone = float(np.mean(count[person] == 1))
+        what, remedy = "is the only one of its subject", "take an objective without pairing"
+    else:
+        return notes
+    if alone == 1.0:
+        raise RequestError(f"{name}: every training window {what}, so none can be paired; {remedy}")
+    if alone > _WORTH_A_NOTE:
+        notes.append(f"{name}: {100 * alone:.0f} % of the training windows are paired with themselves: each {what}")
+    return notes
