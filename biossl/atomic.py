@@ -1,13 +1,15 @@
 """Files that are either whole or absent: temporary file in the same folder, fsync, ``os.replace``, fsync the folder.
 
-What lives here: the one helper everything that writes goes through. A full disk, a missing right or a read-only
-folder is one :class:`MachineError` line, and the file that was there before stays as it was.
+What lives here: the one helper everything that writes goes through, and the lock that keeps two processes from writing one
+folder. A full disk, a missing right or a read-only folder is one :class:`MachineError` line, and the file that was there
+before stays as it was.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,12 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biossl.errors import MachineError
+from biossl.errors import MachineError, RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PARTIAL = ".partial-"  # in the name of everything unfinished
+LOCK_FILE = ".lock"  # only where folders themselves cannot be locked
 _WINDOWS = os.name == "nt"
 
 
@@ -187,3 +190,124 @@ def require_free(folder: Path, n_bytes: int) -> None:
         raise MachineError(
             f"{folder}: about {n_bytes / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free; free space or choose another disk"
         )
+
+
+# ---------------------------------------------------------------------------------------------- one writer a folder
+
+_locks: set[int] = set()  # descriptors of locked folders
+
+
+def _forget_locks() -> None:
+    """In a child after a fork (a loader's worker): a lock must end with the process that took it."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if absent, against every other process; the lock ends with this one, however that ends.
+
+    The folder itself is locked (``flock``), so nothing is left behind. Where that cannot be (Windows, some network file
+    systems) a file ``.lock`` names machine and process instead; one whose process is gone is taken over, one of another
+    machine is believed.
+
+    Raises
+    ------
+    RequestError
+        Another process holds it, or it is a file.
+    MachineError
+        It cannot be made or opened.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder, folder_lock(pathlib.Path(folder) / "run"):
+    ...     pass
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"{folder}: is a file; give a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _flock(folder)
+    except BlockingIOError:
+        raise RequestError(f"{folder}: another biossl process is writing there; wait for it, or choose another folder") from None
+    except OSError as error:
+        raise machine_error(folder, error) from error
+    if handle is None:
+        with _lock_file(folder):
+            yield
+        return
+    _locks.add(handle)
+    try:
+        yield
+    finally:
+        if handle in _locks:  # not in a child, which has let go of it
+            _locks.remove(handle)
+            os.close(handle)
+
+
+def _flock(folder: Path) -> int | None:
+    """Descriptor of the locked folder, None where folders cannot be locked; BlockingIOError when it is held."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+@contextmanager
+def _lock_file(folder: Path) -> Iterator[None]:
+    file = folder / LOCK_FILE
+    here = platform.node()
+    for last in (False, True):
+        try:
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            break
+        except FileExistsError:
+            if last or not _abandoned(file, here):
+                raise RequestError(
+                    f"{folder}: another biossl process is writing there; wait for it, or remove {file} when none is"
+                ) from None
+        except OSError as error:
+            raise machine_error(folder, error) from error
+    try:
+        os.write(handle, f"{here} {os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
+        file.unlink(missing_ok=True)
+
+
+def _abandoned(file: Path, here: str) -> bool:
+    """Remove the lock of a process of this machine that is gone; True when that was done."""
+    try:
+        machine, process = file.read_text().split()
+        if machine != here:
+            return False
+        if not _WINDOWS:  # there a file that is still held open cannot be removed, which says the same
+            os.kill(int(process), 0)
+            return False
+    except FileNotFoundError:
+        return True  # given back in between
+    except ProcessLookupError:
+        pass
+    except (OSError, ValueError):
+        return False
+    try:
+        file.unlink(missing_ok=True)
+    except PermissionError:
+        return False
+    return True

@@ -180,7 +180,7 @@ def _inner(y: Tensor, dilation: int) -> list[Tensor]:
 
 
 def ridge(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: int = 0) -> Fitted:
-    """One-vs-rest ridge for more features than rows (solved by rows), the penalty chosen by grouped folds.
+    """One-vs-rest ridge for many features, the penalty chosen by grouped folds.
 
     Parameters
     ----------
@@ -202,27 +202,32 @@ def ridge(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: int
         a, b = (a - mean) / std, (b - mean) / std
         known = ~np.isnan(y)
         centre = np.array([c[k].mean() if k.any() else 0.0 for c, k in zip(y.T, known.T, strict=True)])
-        gram, cross = (a @ a.T).astype(np.float64), (b @ a.T).astype(np.float64)
-        out = []
-        for alpha in settings:
-            score = _solve(gram, cross, y - centre, known, alpha) + centre
-            out.append(score[:, 0] if t.kind == "regression" else score)
-        return out
+        scores = _solve(a, b, y - centre, known, settings)
+        return [(s + centre)[:, 0] if t.kind == "regression" else s + centre for s in scores]
 
     return protocol.choose(predict, ALPHAS, DEFAULT_ALPHA, np.asarray(x, np.float32), target, subjects, x_test, seed)
 
 
-def _solve(gram: Array, cross: Array, y: Array, known: Array, alpha: float) -> Array:
-    """Predictions (m, K); rows whose label is unknown take no part in their column."""
+def _solve(a: Array, b: Array, y: Array, known: Array, alphas: tuple[float, ...]) -> list[Array]:
+    """Predictions (m, K) for each penalty, by rows or by features, whichever are fewer.
+
+    Rows whose label is unknown take no part in their column.
+    """
     from scipy.linalg import cho_factor, cho_solve
 
-    out = np.zeros((len(cross), y.shape[1]))
+    out = [np.zeros((len(b), y.shape[1])) for _ in alphas]
     for pattern in np.unique(known, axis=1).T:
         columns = np.flatnonzero((known == pattern[:, None]).all(axis=0))
         rows = np.flatnonzero(pattern)
-        if len(rows):
-            factor = cho_factor(gram[np.ix_(rows, rows)] + alpha * np.eye(len(rows)))
-            out[:, columns] = cross[:, rows] @ cho_solve(factor, y[np.ix_(rows, columns)])
+        if not len(rows):
+            continue
+        some, target = a[rows], y[np.ix_(rows, columns)]
+        by_rows = len(rows) <= a.shape[1]
+        gram = (some @ some.T if by_rows else some.T @ some).astype(np.float64)
+        left = b @ some.T if by_rows else b
+        right = target if by_rows else some.T @ target
+        for score, alpha in zip(out, alphas, strict=True):
+            score[:, columns] = left @ cho_solve(cho_factor(gram + alpha * np.eye(len(gram)), overwrite_a=True), right)
     return out
 
 

@@ -225,8 +225,7 @@ def labelled_rows(corpus: Corpus, label: str, split: str | None) -> tuple[Rows, 
         raise DataError(f"{corpus.path}: label '{label}' is unknown for every window; check the label's source")
     values = labels.values[known].astype(np.float64)
     y = values if labels.kind in ("multilabel", "binary") else values[:, 0]
-    # of a binary label only the class looked for is scored
-    classes = labels.classes[1:] if labels.kind == "binary" else labels.classes
+    classes = (label,) if labels.kind == "binary" else labels.classes  # only the class looked for is scored
     part = corpus.split(split).to_numpy().astype(str)[known] if split is not None else np.full(len(known), "")
     subject = corpus.index["subject"].to_numpy().astype(str)[known]
     return Rows(known, Target(labels.kind, y, classes), subject, part), notes

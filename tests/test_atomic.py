@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,7 @@ import pandas as pd
 import pytest
 
 from biossl import atomic
-from biossl.errors import MachineError
+from biossl.errors import MachineError, RequestError
 
 
 @contextmanager
@@ -101,3 +104,80 @@ def test_litter_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("whole")
     atomic.remove_partials(tmp_path)
     assert os.listdir(tmp_path) == ["a.h5"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from biossl import atomic
+if sys.argv[2] == "file":
+    atomic._flock = lambda folder: None
+with atomic.folder_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def held_by_another(folder: Path, how: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), how], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("how", ["folder", "file"])
+def test_a_folder_has_one_writer_and_a_killed_one_is_no_hindrance(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "file" or os.name == "nt":
+        monkeypatch.setattr(atomic, "_flock", lambda folder: None)
+    with held_by_another(tmp_path / "run", how):
+        with pytest.raises(RequestError, match="another biossl process is writing there; wait for it") as caught:
+            with atomic.folder_lock(tmp_path / "run"):
+                raise AssertionError
+        assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+    with atomic.folder_lock(tmp_path / "run"):  # killed, not ended: nothing was given back
+        (tmp_path / "run" / "mine").write_text("x")
+    with atomic.folder_lock(tmp_path / "run"):
+        pass
+    assert os.listdir(tmp_path / "run") == ["mine"]
+
+
+def test_a_lock_file_of_another_machine_or_unreadable_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "_flock", lambda folder: None)
+    for text in ("another-machine 1", "", "half"):
+        (tmp_path / ".lock").write_text(text)
+        with pytest.raises(RequestError, match=r"remove .*\.lock when none is"), atomic.folder_lock(tmp_path):
+            raise AssertionError
+        assert (tmp_path / ".lock").read_text() == text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with atomic.folder_lock(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.write(write, b"x")
+            signal.pause()
+            os._exit(0)
+        os.read(read, 1)
+    try:
+        with atomic.folder_lock(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+
+
+def test_a_file_cannot_be_locked_as_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(RequestError, match="is a file; give a folder"), atomic.folder_lock(tmp_path / "a"):
+        raise AssertionError

@@ -41,6 +41,46 @@ def test_regression_scores_equal_scikit_learn(seed, origin):
     assert metrics.score(y, p, "mae") == pytest.approx(sk.mean_absolute_error(y, p), abs=1e-9)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_binary_label_is_scored_as_scikit_learn_does(seed):
+    rng = np.random.default_rng(seed)
+    y = (rng.random((80, 1)) < 0.2).astype(float)
+    s = (rng.normal(size=(80, 1)) + y).round(1)  # rounding makes ties
+    if not 0 < y.sum() < 80:
+        return
+    assert metrics.score(y, s, "auprc") == pytest.approx(sk.average_precision_score(y[:, 0], s[:, 0]), abs=1e-9)
+    assert metrics.score(y, s, "auroc") == pytest.approx(sk.roc_auc_score(y[:, 0], s[:, 0]), abs=1e-9)
+    y[:5] = np.nan
+    known = ~np.isnan(y[:, 0])
+    if 0 < np.nansum(y) < known.sum():
+        assert metrics.score(y, s, "auprc") == pytest.approx(sk.average_precision_score(y[known, 0], s[known, 0]), abs=1e-9)
+
+
+def test_average_precision_of_a_resample_is_that_of_its_rows_written_out(monkeypatch):
+    rng = np.random.default_rng(4)
+    y, subjects = (rng.random((60, 1)) < 0.3).astype(float), rng.integers(0, 6, 60)
+    y[subjects == 2] = 0  # resamples without a positive may come up
+    y[(subjects != 2) & (subjects != 4)] = 0
+    s = rng.normal(size=(60, 1)).round(1)
+    codes, weights = metrics._draw(subjects, 60, seed=5)
+    monkeypatch.setattr(metrics, "_CHUNK", 500)
+    fast = metrics._resampler(y, s, codes, "auprc")(weights)
+    assert np.isnan(fast).any() and np.isfinite(fast).any()
+    for value, w in zip(fast, weights, strict=True):
+        rows = np.concatenate([np.repeat(np.flatnonzero(codes == c), int(m)) for c, m in enumerate(w)])
+        if 0 < y[rows].sum() < len(rows):
+            assert value == pytest.approx(sk.average_precision_score(y[rows, 0], s[rows, 0]), abs=1e-9)
+        else:
+            assert np.isnan(value)
+
+
+@pytest.mark.parametrize("only", [0.0, 1.0])
+def test_one_class_has_neither_auroc_nor_auprc(only):
+    y, s = np.full((4, 1), only), np.arange(4.0)[:, None]
+    assert np.isnan(metrics.score(y, s, "auprc")) and np.isnan(metrics.score(y, s, "auroc"))
+
+
 def test_a_class_only_ever_predicted_has_no_f1_of_its_own():
     y, p = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])
     assert metrics.score(y, p, "macro_f1") == pytest.approx(sk.f1_score(y, p, labels=[0, 1], average="macro"))

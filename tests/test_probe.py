@@ -152,6 +152,35 @@ def test_other_kinds_of_label_are_judged_by_their_own_metric(run, tmp_path, labe
     as_text(done)
 
 
+def test_a_column_of_0_and_1_is_judged_by_auroc_and_auprc_of_1(run, tmp_path):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    folder, corpus = run
+    rows = "".join(f"s{i:03d},{int(i % 4 == 0)}\n" for i in range(18))
+    (tmp_path / "l.csv").write_text("subject,low_ef\n" + rows)
+    assert add_labels(corpus, tmp_path / "l.csv", key="subject", name="low_ef")["kind"] == "binary"
+    done = probe(folder, corpus, "low_ef", baselines=False, out=tmp_path / "r.json")
+    assert (done["kind"], done["metric"], done["classes"]) == ("binary", "auroc", ["low_ef"])
+    assert done["counts"]["judged"]["classes"] == {"low_ef": 4} and list(main(done)["scores"]) == ["auroc", "auprc"]
+    text = as_text(done)
+    assert "AUROC" in text and "AUPRC" in text and "macro" not in text
+    target = module.labelled_rows(corpus, "low_ef", "thirds")[0]
+    judged, train = target.where("test"), target.where("train")
+    x = module.embed_corpus(module.load_encoder(folder / "encoder"), corpus, target.index)
+    p = module.protocol.linear(x[train], target.target.take(train), target.subject[train], x[judged]).prediction[:, 0]
+    y = target.target.y[judged, 0]
+    assert main(done)["scores"]["auroc"]["value"] == pytest.approx(roc_auc_score(y, p), abs=1e-9)
+    assert main(done)["scores"]["auprc"]["value"] == pytest.approx(average_precision_score(y, p), abs=1e-9)
+
+
+def test_the_only_split_is_used_and_named(run, tmp_path):
+    folder, corpus = run
+    done = probe(folder, corpus, "group", baselines=False, out=tmp_path / "r.json")
+    assert done["split"] == "thirds" and "corpus: split 'thirds' is used, the only one" in done["notes"]
+    named = probe(folder, corpus, "group", split="thirds", baselines=False, out=tmp_path / "n.json")
+    assert named["models"] == done["models"] and not any("the only one" in n for n in named["notes"])
+
+
 def test_without_a_split_all_rows_are_cross_validated_by_subject(tmp_path):
     corpus = make_corpus(tmp_path / "c", n_subjects=8, n_channels=2, windows_per_subject=4, n_samples=400, splits={})
     encoder = save_encoder(small_encoder(corpus), tmp_path / "e")
@@ -177,7 +206,7 @@ def test_faults_of_labels_and_splits_are_one_line(tmp_path):
 
     with pytest.raises(DataError, match="no label 'gruop'; did you mean 'group'"):
         probe(encoder, corpus, "gruop")
-    add_labels(corpus, csv("one", ["subject,one", *(f"s00{i},yes" for i in range(6))]), key="subject", name="one")
+    add_labels(corpus, csv("one", ["subject,one", *(f"s00{i},yes" for i in range(5)), "s005,no"]), key="subject", name="one")
     with pytest.raises(DataError, match="every labelled training window is 'yes'"):
         probe(encoder, corpus, "one")
     add_labels(corpus, csv("few", ["subject,few", "s000,a", "s001,b", "s003,a"]), key="subject", name="few")

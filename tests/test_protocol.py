@@ -22,11 +22,13 @@ def problem(kind="multiclass", n=240, seed=0, n_subjects=12, d=8):
         y = (z[:, :2] > 0).astype(float)
         y[rng.random(y.shape) < 0.1] = np.nan
         return x, Target(kind, y, ("a", "b")), subjects
+    if kind == "binary":
+        return x, Target(kind, (z[:, :1] > 0.8).astype(float), ("a",)), subjects
     return x, Target(kind, z[:, 0] * 5 + 70, ()), subjects
 
 
 @pytest.mark.parametrize("head", ["linear", "kNN"])
-@pytest.mark.parametrize("kind, good", [("multiclass", 0.8), ("multilabel", 0.85), ("regression", 0.5)])
+@pytest.mark.parametrize("kind, good", [("multiclass", 0.8), ("multilabel", 0.85), ("binary", 0.85), ("regression", 0.5)])
 def test_heads_learn_and_say_what_they_chose(head, kind, good):
     x, target, subjects = problem(kind, n=400)
     train, test = np.arange(300), np.arange(300, 400)
@@ -94,7 +96,7 @@ def test_one_class_in_a_draw_is_a_constant_not_a_failure():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.floats(0.005, 1.0), st.integers(0, 100), st.sampled_from(["multiclass", "multilabel"]))
+@given(st.floats(0.005, 1.0), st.integers(0, 100), st.sampled_from(["multiclass", "multilabel", "binary"]))
 def test_scarce_draws_are_stratified_and_keep_every_class(fraction, seed, kind):
     _, target, _ = problem(kind, seed=seed)
     for rows in protocol.draw_windows(target, fraction, 3, seed):

@@ -1,6 +1,6 @@
 """The ``biossl`` command: finds the verb, parses, prints. One short file a verb; no logic here or there.
 
-A verb's module has ``EXAMPLE`` (a command line), ``arguments(parser)`` and ``run(args) -> dict``. A verb that takes a
+With ``--json`` a failure is an object too: ``{"error": "one line", "exit_code": 4}``. A verb's module has ``EXAMPLE`` (a command line), ``arguments(parser)`` and ``run(args) -> dict``. A verb that takes a
 recipe also sets ``OVERRIDES = True``: every option with a dot (``--mask.ratio 0.6``) then arrives in ``args.overrides``
 as text and never reaches the parser. Text for people is printed with :func:`say`; the returned dict is what ``--json``
 prints. Nothing heavy is imported before the verb is known.
@@ -9,10 +9,13 @@ prints. Nothing heavy is imported before the verb is known.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import logging
 import math
+import os
+import signal
 import sys
 from typing import Any
 
@@ -44,6 +47,14 @@ def say(text: str = "") -> None:
     print(text, file=sys.stderr if _json_mode else sys.stdout, flush=True)
 
 
+def _failed(verb: str, text: str, code: int) -> int:
+    """One line on stderr and, where it was asked for, one object on stdout; gives the exit code back."""
+    print(f"biossl {verb}: {text}" if verb else f"biossl: {text}", file=sys.stderr)
+    if _json_mode:
+        print(json.dumps({"error": text, "exit_code": code}))
+    return code
+
+
 def make_parser(verb: str) -> Any:
     """Parser of one verb with the options every verb has."""
     import jsonargparse
@@ -51,8 +62,7 @@ def make_parser(verb: str) -> Any:
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:
             text = " ".join(str(message).split())
-            print(f"biossl {verb}: {text}; `biossl {verb} --help` shows an example", file=sys.stderr)
-            raise SystemExit(2)
+            raise SystemExit(_failed(verb, f"{text}; `biossl {verb} --help` shows an example", 2))
 
     class Formatter(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):
         """Keeps the example on its own line; leaves out types and empty defaults, which say nothing to a person."""
@@ -70,6 +80,7 @@ def make_parser(verb: str) -> Any:
         prog=f"biossl {verb}",
         description=f"{VERBS[verb][1]}.\n\nexample:\n  {module.EXAMPLE}",
         formatter_class=Formatter,
+        allow_abbrev=False,  # `--over` must not remove anything
     )
     module.arguments(parser)
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout; text goes to stderr")
@@ -129,14 +140,13 @@ def main(argv: list[str] | None = None) -> int:
         print(__version__)
         return 0
     verb = argv[0]
+    _json_mode = "--json" in argv
     if verb not in VERBS:
         import difflib
 
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        print(f"biossl: no verb '{verb}'; {hint}`biossl --help` names them", file=sys.stderr)
-        return 2
-    _json_mode = "--json" in argv
+        return _failed("", f"no verb '{verb}'; {hint}`biossl --help` names them", 2)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     try:
         parser, module = make_parser(verb)
@@ -144,29 +154,34 @@ def main(argv: list[str] | None = None) -> int:
         args = parser.parse_args(words)
         if getattr(module, "OVERRIDES", False):
             args.overrides = overrides
-        result = module.run(args)
+        with contextlib.redirect_stdout(sys.stderr) if _json_mode else contextlib.nullcontext():
+            result = module.run(args)
     except BiosslError as error:
-        print(f"biossl {verb}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(verb, str(error), error.exit_code)
     except KeyboardInterrupt:
-        print(f"biossl {verb}: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+        return _failed(verb, "stopped; run the same command again to go on", 130)
     except MemoryError:
-        print(f"biossl {verb}: not enough memory; close other programs or use a larger machine", file=sys.stderr)
-        return 3
-    except BrokenPipeError:
+        return _failed(verb, "not enough memory; close other programs or use a larger machine", 3)
+    except BrokenPipeError:  # the reader of our output has gone; nothing may be flushed into it at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        print(
-            f"biossl {verb}: {error.filename or ''}: {error.strerror or error}; check path, permissions and free space",
-            file=sys.stderr,
-        )
-        return 3
+        text = f"{error.filename or ''}: {error.strerror or error}; check path, permissions and free space"
+        return _failed(verb, text, 3)
+    except Exception as error:  # a fault of biossl: the traceback is wanted, and the object still promised
+        if _json_mode:
+            print(json.dumps({"error": f"{type(error).__name__}: {error}", "exit_code": 1}))
+        raise
     if _json_mode:
         print(json.dumps(_plain(result), allow_nan=False, default=str))
     return 0
 
 
 def entry() -> None:
-    """Console script."""
+    """Console script. SIGTERM (a queue's cancel, a container's stop) ends a verb as Ctrl-C does: workers and litter go."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
     sys.exit(main())

@@ -40,5 +40,8 @@ def run(args: Any) -> dict[str, Any]:
             f"{report['records_labelled']:,} records labelled; unknown: {report['records_too_far']:,} had no row near enough, "
             f"{report['records_tied']:,} had two different values equally near, {report['records_undated']:,} have no date"
         )
-    say(f"label '{args.name}', {report['kind']}: " + (", ".join(f"{c} {n:,}" for c, n in report["counts"].items()) or "numbers"))
+    say(
+        f"label '{args.name}', {report['kind']}, windows: "
+        + (", ".join(f"{c}: {n:,}" for c, n in report["counts"].items()) or "numbers")
+    )
     return report

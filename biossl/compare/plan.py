@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from biossl import protocol
 from biossl.augment.depends import breaking
-from biossl.config import to_plain
 from biossl.corpus import Corpus
+from biossl.corpus.splits import default_split
 from biossl.errors import DataError, RequestError
 from biossl.judging import Rows
 from biossl.probe import check_rows, labelled_rows
@@ -194,7 +194,7 @@ def make_folds(
     ------
     RequestError, DataError
     """
-    name = split if split is not None or not corpus.split_names() else _default_split(corpus)
+    name = split if split is not None else default_split(corpus)[0]
     if within is not None and (folds is None or name is None):
         raise RequestError(f"--within {within}: needs a split and --folds K: its subjects are parted into K folds")
     if name is None and folds is None:
@@ -230,13 +230,6 @@ def make_folds(
         check_rows(held, rows, fold.train, fold.judged, label, fold.split, "test")
         out.append(fold)
     return rows, out, notes
-
-
-def _default_split(corpus: Corpus) -> str:
-    names = corpus.split_names()
-    if "official" in names or len(names) == 1:
-        return "official" if "official" in names else names[0]
-    raise RequestError(f"{corpus.path}: it has several splits ({', '.join(names)}); choose one with --splits NAME")
 
 
 def _grouped(corpus: Corpus, rows: Rows, folds: int, split: str | None, within: str | None, subject: Array) -> list[Array]:
@@ -334,8 +327,3 @@ def pairs(n_draws: int, seeds: Sequence[int]) -> list[tuple[int, int]]:
     """
     n = max(n_draws, len(seeds))
     return [(i % len(seeds), i % n_draws) for i in range(n)]
-
-
-def model_plan(recipe: Recipe) -> dict[str, Any]:
-    """The backbone and data sections, as plain values."""
-    return {"model": recipe.model.to_dict(), "data": to_plain(recipe.data), "modality": recipe.modality}

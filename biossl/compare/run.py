@@ -122,6 +122,7 @@ def compare(
     _check(seeds, draws, steps, flops, seconds)
     refuse_breaking(recipes, corpus, label)
     check_identity(corpus, tuple(identity))
+    worse = corruptions(tuple(corrupt))
     rows, parts, notes = make_folds(corpus, label, split=split, folds=folds, within=within)
     settings = make_settings(rows, parts, fractions, n_subjects)
     kind, amount = _budget(recipes, steps, flops, seconds)
@@ -135,9 +136,7 @@ def compare(
         return finished
     costs = {r.name: _cost(folder, r, parts[0], timed=kind == "seconds") for r in recipes}
     budgeted = [for_budget(r, steps_for(r, costs[r.name], kind, amount), r.seed) for r in recipes]
-    common = Common(
-        rows, parts, settings, corruptions(tuple(corrupt)), list(seeds), draws, pool, tuple(identity), folder, budgeted[0]
-    )
+    common = Common(rows, parts, settings, worse, list(seeds), draws, pool, tuple(identity), folder, budgeted[0])
     jobs = make_jobs(common, [[dataclasses.replace(r, seed=s) for r in budgeted] for s in seeds], corpus, label)
     done = _work(jobs, common)
     result: dict[str, Any] = {

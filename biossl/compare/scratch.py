@@ -145,7 +145,7 @@ def predict(network: Network, corpus: Corpus, rows: Array, kind: str, scale: tup
         score = network(read(network.encoder, corpus, rows[i : i + step])).float()
         if kind == "multiclass":
             score = score.softmax(dim=1)
-        elif kind == "multilabel":
+        elif kind in ("multilabel", "binary"):
             score = score.sigmoid()
         out.append(score.double().cpu().numpy())
     found = np.concatenate(out)

@@ -126,22 +126,20 @@ def convert_tasks(
     scale = _growth(card.views[view])
     atomic.require_free(out, int(0.6 * scale * sum(sizes)) + 2**24)
     _check_folder(out, overwrite)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise atomic.machine_error(out, error) from None
-    names = Pseudonyms(None) if card.public else Pseudonyms.make(out)
-    plan = _plan(card, view, spec, tasks, sizes, scale, names)
-    if overwrite:
-        _clear(out, card.name)
-    _begin(out, plan)
-    stops = plan["stops"]
-    jobs = [
-        Job(out, number, card, view, spec, tuple(tasks[start:stop]), names)
-        for number, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True))
-    ]
-    _run(jobs, load, n_jobs)
-    return _finish(out, card, view, spec, jobs, names, notes)
+    with atomic.folder_lock(out):
+        _check_folder(out, overwrite)  # again: another process may just have ended
+        names = Pseudonyms(None) if card.public else Pseudonyms.make(out)
+        plan = _plan(card, view, spec, tasks, sizes, scale, names)
+        if overwrite:
+            _clear(out, card.name)
+        _begin(out, plan)
+        stops = plan["stops"]
+        jobs = [
+            Job(out, number, card, view, spec, tuple(tasks[start:stop]), names)
+            for number, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True))
+        ]
+        _run(jobs, load, n_jobs)
+        return _finish(out, card, view, spec, jobs, names, notes)
 
 
 # ---------------------------------------------------------------------- before
@@ -342,7 +340,7 @@ def _finish(
     import pandas as pd
 
     from biossl.corpus.index import CORPUS_FORMAT, corpus_hash
-    from biossl.corpus.privacy import private_card
+    from biossl.corpus.privacy import age_limit, private_card
     from biossl.corpus.splits import official_name, write_record_split
 
     got = _gather(jobs)
@@ -357,6 +355,11 @@ def _finish(
             f"({reasons or json.dumps(got.funnel['windows_dropped'])}){first}; see {out / 'quarantine.csv'}"
         )
     stored = card if names.secret is None else private_card(card, names)
+    for column in got.index.columns if names.secret is not None else ():
+        limit = age_limit(column, card)
+        oldest = 0 if limit is None else int((got.index[column] == f"{limit:.0f}").sum())
+        if oldest:
+            notes.append(f"{column}: {oldest:,} windows hold {limit:.0f}, which stands for ages above 89 (the set is not public)")
     facts: dict[str, Any] = {
         "format": CORPUS_FORMAT,
         "input": spec.to_dict(),

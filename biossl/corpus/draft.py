@@ -229,7 +229,10 @@ def _text(
     files: dict[str, Any] = {"pattern": pattern, "reader": facts["reader"]}
     if spec is not None:
         defaults = to_plain(TableSpec(sfreq=spec.sfreq))
-        files["table"] = {k: v for k, v in to_plain(spec).items() if k == "sfreq" or v != defaults[k]}
+        table = {k: v for k, v in to_plain(spec).items() if k == "sfreq" or v != defaults[k]}
+        if table.get("channels"):  # a column that a file lacks would make that file unreadable
+            table["channels"] = {c: n for c, n in table["channels"].items() if n not in facts["not_common"]}
+        files["table"] = table
     view = {
         "sfreq": rate, "window_s": window, "stride_s": window, "channels": facts["channels"],
     }  # fmt: skip
@@ -250,7 +253,8 @@ def _text(
         for n, k in facts["not_common"].items()
     ]
     if left_out:
-        left_out.append("# (with 'optional_channels: true' a view may name it: unobserved where a file has none)")
+        own = " and its files get an entry of their own under files" if spec is not None else ""
+        left_out.append(f"# (with 'optional_channels: true' a view may name it{own}: unobserved where a file has none)")
     lines = [
         f"# Draft from {facts['read']} of {facts['files']} {facts['reader']} files, {minutes[0]:.1f} to {minutes[-1]:.1f} minutes "
         f"a run, {', '.join(f'{r:g}' for r in rates)} Hz.",

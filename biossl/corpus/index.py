@@ -174,6 +174,19 @@ class Corpus:
         """Make the memory map beside the shards if it is absent; False where the folder cannot hold it."""
         return self._handles.map() is not None
 
+    def require_readable(self) -> None:
+        """Make the memory map, or see that every shard opens with the declared shape (:meth:`verify` compares bytes).
+
+        Raises
+        ------
+        DataError
+            Names the shard that is missing or damaged, and the remedy.
+        """
+        mapped = self.prepare()
+        for number, shard in enumerate(self.facts["shards"]):
+            if shard["exact"] or not mapped:
+                self._handles.shard(number)
+
     def _rows(self, rows: Any) -> np.ndarray:
         rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):

@@ -18,6 +18,11 @@ from biossl.corpus.identity import Pseudonyms, day_number, looks_like_date
 
 _NUMBER = re.compile(r"[+-]?\d{1,5}(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")  # longer ones may be somebody's number
 _ANY_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
+_AGE = re.compile(r"(?:^|[^A-Za-z])(?i:age)(?![A-Za-z])|(?<=[a-z])Age(?![a-z])")
+_BIRTH = re.compile(r"birth|(?:^|[^a-z])(?:dob|born)(?![a-z])", re.IGNORECASE)
+_A_YEAR = {"month": 12.0, "week": 52.1775, "day": 365.2425}  # of what a column of ages counts in, when its name says so
+OLDEST = 90  # ages from here on are one group (HIPAA safe harbor, 45 CFR 164.514(b)(2)(i)(C): all over 89)
+_NOT_AN_AGE = 130  # such numbers are codes ("unknown", "over 89")
 _COMMON = {"male", "female", "other", "unknown", "yes", "no", "true", "false", "left", "right", "none"}
 
 
@@ -40,7 +45,7 @@ def private_covariates(
     Returns
     -------
     dict
-        Dates as shifted day numbers; dates in a doubtful order empty; numbers of up to five digits, words of up to three
+        Ages above 89 as 90; dates as shifted day numbers, those of birth and those in a doubtful order empty; numbers of up to five digits, words of up to three
         letters and what the card names as they are; other text as a key.
 
     Examples
@@ -52,9 +57,20 @@ def private_covariates(
     return {column: _cell(column, text.strip(), card, names, subject_key, raw) for column, text in values.items()}
 
 
+def age_limit(column: str, card: Card) -> float | None:
+    """What 90 years are in a column of ages; None for any other column."""
+    named = [name for name, label in card.labels.items() if label.source == "covariate" and label.column == column]
+    if not any(_AGE.search(name) for name in (column, *named)):
+        return None
+    return OLDEST * next((n for unit, n in _A_YEAR.items() if unit in column.casefold()), 1.0)
+
+
 def _cell(column: str, text: str, card: Card, names: Pseudonyms, subject_key: str, raw: list[str]) -> str:
-    if not text:
+    if not text or _BIRTH.search(column):  # a day of birth gives an exact age
         return ""
+    limit = age_limit(column, card)
+    if limit is not None and _ANY_NUMBER.fullmatch(text) and limit <= float(text) <= limit / OLDEST * _NOT_AN_AGE:
+        return f"{limit:.0f}"
     labels = [label for label in card.labels.values() if label.source == "covariate" and label.column == column]
     named = {code for label in labels for codes in label.map.values() for code in codes}
     named |= {v for s in card.splits.values() if s.column == column for values in s.parts.values() for v in values}

@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 
 MISSING = ("", "nan", "na", "null", "none")  # cells that say "not observed"
 # what damaged zips make the standard library raise
-ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError, IndexError, struct.error)
+ZIP_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    IndexError,
+    struct.error,
+)
 _MAX_SFREQ = 1e6  # Hz; no biosignal is sampled faster, so such a time column is none
 _BOMB_BYTES, _BOMB_RATIO = 2**28, 100  # a zip member that unpacks to more, at more than this, is not a table of samples
 

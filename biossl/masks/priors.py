@@ -119,6 +119,7 @@ def motion_sd(batch: Batch, patch: int) -> Tensor:
     return _to_one(spread)[:, None].expand(-1, len(batch.channels), -1)
 
 
+@torch.no_grad()
 def attention_received(batch: Batch, encoder: TransformerEncoder) -> Tensor:
     """How much attention every token gets in an encoder's last block, (B, C, P) over the largest of its channel.
 

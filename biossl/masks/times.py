@@ -284,13 +284,9 @@ def turn(flag: Tensor, u: Tensor) -> Tensor:
 
 def _shares(u: Tensor, total: int) -> Tensor:
     """``total`` patches cut at random into J + 1 numbers; ``u`` (B, J) uniform, int64 (B, J + 1)."""
+    ends = u.new_tensor([0, total], dtype=torch.int64).expand(len(u), 2)
     cuts = (u * (total + 1)).long().sort(dim=1).values
-    return torch.diff(
-        cuts,
-        dim=1,
-        prepend=torch.zeros_like(u[:, :1], dtype=torch.int64).expand(len(u), 1),
-        append=torch.full((len(u), 1), total, device=u.device),
-    )
+    return torch.cat([ends[:, :1], cuts, ends[:, 1:]], dim=1).diff(dim=1)
 
 
 def _mask_of(order: Tensor, n_visible: int) -> Mask:

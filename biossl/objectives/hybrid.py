@@ -180,7 +180,8 @@ class Hybrid(Objective):
 
 def _latent(prediction: Tensor, target: Tensor, exist: Tensor | None) -> dict[str, Tensor]:
     """``target`` and ``prediction`` (n, D) of observed tokens, layer-normalised: their scale is free, so only how they differ
-    can collapse."""
+    can collapse.
+    """
     seen = slice(None) if exist is None else exist[..., 0].flatten()
     both = {"target": target, "prediction": prediction}
     return {name: normalise_target(value.detach()).flatten(0, 1)[seen] for name, value in both.items()}

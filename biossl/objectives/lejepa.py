@@ -133,10 +133,10 @@ class LeJEPA(Objective):
         if penalty is not None:
             terms["penalty"] = penalty.detach()
             loss = loss + penalty
-        return Outcome(loss, terms, {"embedding": pooled[0].detach()})
+        return Outcome(loss, terms, {"embedding": pooled[0].detach().float()})
 
     def _views(self, batch: Batch, keys: Keys) -> tuple[Tensor, Tensor]:
-        """Pooled features (V, B, D) float32 of all views, whole ones first, and where there is anything to pool (V, B)."""
+        """Pooled features (V, B, D) of all views, whole ones first, and where there is anything to pool (V, B)."""
         pooled, there = [], []
         for v in range(self.config.views + self.config.masked_views):
             view = batch if self.augment is None else self.augment(batch, keys, view=v)
@@ -148,6 +148,6 @@ class LeJEPA(Objective):
                 drawn = self.mask.draw(keys, tokens.grid, v - self.config.views, prior)
                 keep = DrawnMask(*drawn, tokens.grid, self.mask.over).keep()
             encoded = self.encoder.encode(tokens, keep=keep)
-            pooled.append(pool_tokens(encoded).float())
+            pooled.append(pool_tokens(encoded))
             there.append(encoded.observed.any(dim=1))
         return torch.stack(pooled), torch.stack(there)

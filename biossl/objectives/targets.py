@@ -88,8 +88,6 @@ def patch_targets(
     """
     with torch.no_grad():
         x = (x if x.dtype == torch.float64 else x.float()) / scale
-        if observed is not None:
-            x = torch.where(observed, x, 0.0)
         floor = floor / scale
         if config.target == "recording":
             x = _standardise(x, observed, floor, (1, 2) if config.per == "recording" else (2,))

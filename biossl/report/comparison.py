@@ -41,7 +41,7 @@ def as_text(result: dict[str, Any]) -> str:
     lines = [lead(result), ""]
     lines += table(score_cells(result)) + [""]
     worse = score_cells(result, clean=False)
-    if len(worse[0]) > 2:
+    if len(worse[0]) > 3:
         lines += ["all labels, judged on corrupted windows", *table(worse), ""]
     lines += table(model_cells(result)) + [""]
     lines += [f"differences in {metric}, paired over subjects, seeds and draws"]

@@ -226,7 +226,8 @@ class _Numbers(Sampler[int]):
 
 
 def _ignore_interrupt(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the trainer still needs its last batches
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the trainer still needs its last batches
+        signal.signal(number, signal.SIG_IGN)
 
 
 def make_loader(

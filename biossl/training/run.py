@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from biossl import __version__
-from biossl.atomic import write_text
+from biossl.atomic import folder_lock, write_text
 from biossl.checkpoint import load_encoder, require_match, save_encoder
 from biossl.config import dump_yaml, to_plain
 from biossl.corpus import Corpus, guard_split, subject_keys
@@ -76,9 +76,9 @@ def pretrain(
     Raises
     ------
     RequestError
-        ``out`` holds a finished or another run, no such split, the encoder of ``init`` has another architecture.
+        ``out`` holds a finished or another run or is being written by another process, no such split, the encoder of ``init`` has another architecture.
     DataError
-        Corpus and recipe do not fit, parts of the split share subjects, loss or gradient not finite, collapse.
+        Corpus and recipe do not fit, a shard is missing or damaged, parts of the split share subjects, loss or gradient not finite, collapse.
     MachineError
         Disk full, out of memory.
     KeyboardInterrupt
@@ -126,71 +126,73 @@ def pretrain(
     watcher = Watcher(sources, recipe.monitor, dim=_width(objective), seed=recipe.seed) if _watched(recipe) else None
 
     run = RunFolder(Path(out))
-    found = run.begin(plan, overwrite=overwrite)
-    facts = run.saved() if run.facts.is_file() else {}
-    path = NumericPath(**facts["numeric_path"]) if facts else NumericPath.choose(recipe.train.precision)
-    notes += path.force()
-    checkpoint, state = found if found is not None else (None, {})
-    start, spent = int(state.get("step", 0)), float(state.get("wall_s", 0.0))
-    seen = _seen(sources, started_from)
-    facts = {
-        "finished": False,
-        "plan": plan,
-        "numeric_path": asdict(path),
-        "versions": {"biossl": __version__, **{name: version(name) for name in _PACKAGES}},
-        "seed": recipe.seed,
-        "corpora_at": [str(s.corpus.path.resolve()) for s in sources],  # where the report looks for them
-        "seen_subjects": _n_subjects(sources),
-        "seen_keys": len(seen["subjects"]),
-        "parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
-    }
-    run.write_facts(facts)  # first: by it a folder is known as a run
-    write_text(run.recipe, dump_yaml(recipe.to_dict()))
-    for line in [_headline(recipe, sources, facts), *([watcher.note] if watcher is not None else []), *notes]:
-        note(line)
-    if checkpoint is not None:
-        note(f"going on from {checkpoint} ({steps - start} of {steps} steps to do)")
+    run.allow(plan, overwrite=overwrite)
     for source in sources:
-        source.corpus.prepare()
+        source.corpus.require_readable()
+    with folder_lock(run.path):
+        found = run.begin(plan, overwrite=overwrite)
+        facts = run.saved() if run.facts.is_file() else {}
+        path = NumericPath(**facts["numeric_path"]) if facts else NumericPath.choose(recipe.train.precision)
+        notes += path.force()
+        checkpoint, state = found if found is not None else (None, {})
+        start, spent = int(state.get("step", 0)), float(state.get("wall_s", 0.0))
+        seen = _seen(sources, started_from)
+        facts = {
+            "finished": False,
+            "plan": plan,
+            "numeric_path": asdict(path),
+            "versions": {"biossl": __version__, **{name: version(name) for name in _PACKAGES}},
+            "seed": recipe.seed,
+            "corpora_at": [str(s.corpus.path.resolve()) for s in sources],  # where the report looks for them
+            "seen_subjects": _n_subjects(sources),
+            "seen_keys": len(seen["subjects"]),
+            "parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
+        }
+        run.write_facts(facts)  # first: by it a folder is known as a run
+        write_text(run.recipe, dump_yaml(recipe.to_dict()))
+        for line in [_headline(recipe, sources, facts), *([watcher.note] if watcher is not None else []), *notes]:
+            note(line)
+        if checkpoint is not None:
+            note(f"going on from {checkpoint} ({steps - start} of {steps} steps to do)")
 
-    interrupt = Interrupt()
-    bar = Progress(steps - start, "pretrain", "steps")
-    loop = Loop(
-        objective, recipe, sources=sources, watcher=watcher, checkpoints=run.checkpoints, bar=bar, interrupt=interrupt,
-        log=TrainLog(run.log, resume_step=start),
-        loader=lambda rank, world: make_loader(
-            sources, order, accumulate=accumulate, start_step=start, steps=steps, workers=recipe.data.workers, rank=rank, world=world
-        ),
-    )  # fmt: skip
-    loop.last.update(state.get("last", {}))
-    loop.alarms.extend(state.get("alarms", []))
+        interrupt = Interrupt()
+        bar = Progress(steps - start, "pretrain", "steps")
+        loop = Loop(
+            objective, recipe, sources=sources, watcher=watcher, checkpoints=run.checkpoints, bar=bar, interrupt=interrupt,
+            log=TrainLog(run.log, resume_step=start),
+            loader=lambda rank, world: make_loader(
+                sources, order, accumulate=accumulate, start_step=start, steps=steps, workers=recipe.data.workers, rank=rank, world=world
+            ),
+        )  # fmt: skip
+        loop.last.update(state.get("last", {}))
+        loop.alarms.extend(state.get("alarms", []))
 
-    def write_encoder(folder: Path) -> None:
-        save_encoder(objective.export(), folder, recipe=recipe.to_dict(), seen=seen, numbers=_numbers(loop), overwrite=True)  # type: ignore[arg-type]
+        def write_encoder(folder: Path) -> None:
+            save_encoder(objective.export(), folder, recipe=recipe.to_dict(), seen=seen, numbers=_numbers(loop), overwrite=True)  # type: ignore[arg-type]
 
-    io = RunCheckpointIO(
-        run.checkpoints,
-        keep=recipe.checkpoint.keep,
-        save_encoder=write_encoder,
-        facts=lambda: {"wall_s": spent + time.monotonic() - begun, "last": loop.last, "alarms": loop.alarms},
-    )
-    if checkpoint is not None and start == steps:  # stopped between the last checkpoint and the end
-        loop.load_state_dict(load_file(checkpoint / "state" / "objective.safetensors"))
-    else:
-        _fit(loop, path, io, checkpoint, interrupt, bar)
-    write_encoder(run.encoder)
-    result = {
-        "run": str(run.path),
-        "encoder": str(run.encoder),
-        "steps": steps,
-        "resumed_from": start if checkpoint is not None else None,
-        "numbers": _numbers(loop),
-        "alarms": loop.alarms,
-        "parameters": facts["parameters"],
-        "wall_s": round(spent + time.monotonic() - begun, 3),
-    }
-    run.write_facts({**facts, "finished": True, **{k: result[k] for k in ("steps", "numbers", "alarms", "wall_s")}})
-    return result
+        io = RunCheckpointIO(
+            run.checkpoints,
+            keep=recipe.checkpoint.keep,
+            save_encoder=write_encoder,
+            facts=lambda: {"wall_s": spent + time.monotonic() - begun, "last": loop.last, "alarms": loop.alarms},
+        )
+        if checkpoint is not None and start == steps:  # stopped between the last checkpoint and the end
+            loop.load_state_dict(load_file(checkpoint / "state" / "objective.safetensors"))
+        else:
+            _fit(loop, path, io, checkpoint, interrupt, bar)
+        write_encoder(run.encoder)
+        result = {
+            "run": str(run.path),
+            "encoder": str(run.encoder),
+            "steps": steps,
+            "resumed_from": start if checkpoint is not None else None,
+            "numbers": _numbers(loop),
+            "alarms": loop.alarms,
+            "parameters": facts["parameters"],
+            "wall_s": round(spent + time.monotonic() - begun, 3),
+        }
+        run.write_facts({**facts, "finished": True, **{k: result[k] for k in ("steps", "numbers", "alarms", "wall_s")}})
+        return result
 
 
 def _fit(

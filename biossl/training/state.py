@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from biossl.atomic import PARTIAL, fsync_folder, machine_error, require_free, write_text
+from biossl.atomic import LOCK_FILE, PARTIAL, fsync_folder, machine_error, require_free, write_text
 from biossl.errors import DataError, MachineError, RequestError
 
 STATE_FORMAT = 1
@@ -282,34 +282,41 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.recipe, self.facts, self.log, self.encoder = (path / n for n in ("recipe.yaml", "run.json", "log.csv", "encoder"))
 
-    def begin(self, plan: dict[str, Any], *, overwrite: bool) -> tuple[Path, dict[str, Any]] | None:
-        """Make the folder ready: the checkpoint to go on from, or None for a new run.
+    def allow(self, plan: dict[str, Any], *, overwrite: bool) -> bool:
+        """True when an unfinished run of this plan is here to go on with; nothing is written.
 
         Parameters
         ----------
         plan : dict
             Plain values that say what the run is: recipe, corpora, split, starting weights.
         overwrite : bool
-            Remove a run that is there.
+            A run that is there may be removed.
 
         Raises
         ------
         RequestError
             The folder holds something else, a finished run, or an unfinished one of another recipe or corpus.
         """
-        if self._used():
-            if not self.facts.is_file():
-                raise RequestError(f"{self.path}: exists and is no run of `biossl pretrain` (no run.json); give another --out")
-            if not overwrite:
-                saved = self.saved()
-                if saved.get("finished"):
-                    raise RequestError(f"{self.path}: exists, a finished run; give another --out or --overwrite")
-                self._compare(saved.get("plan", {}), plan)
-                return find_checkpoint(self.checkpoints)
-            for item in (self.checkpoints, self.encoder):
-                shutil.rmtree(item, ignore_errors=True)
-            for item in (self.recipe, self.log, self.facts):
-                item.unlink(missing_ok=True)
+        if not self._used():
+            return False
+        if not self.facts.is_file():
+            raise RequestError(f"{self.path}: exists and is no run of `biossl pretrain` (no run.json); give another --out")
+        if overwrite:
+            return False
+        saved = self.saved()
+        if saved.get("finished"):
+            raise RequestError(f"{self.path}: exists, a finished run; give another --out or --overwrite")
+        self._compare(saved.get("plan", {}), plan)
+        return True
+
+    def begin(self, plan: dict[str, Any], *, overwrite: bool) -> tuple[Path, dict[str, Any]] | None:
+        """Make the folder ready: the checkpoint to go on from, or None for a new run. Parameters and errors: :meth:`allow`."""
+        if self.allow(plan, overwrite=overwrite):
+            return find_checkpoint(self.checkpoints)
+        for item in (self.checkpoints, self.encoder):
+            shutil.rmtree(item, ignore_errors=True)
+        for item in (self.recipe, self.log, self.facts):
+            item.unlink(missing_ok=True)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -320,7 +327,7 @@ class RunFolder:
         """Something is there, other than what a run that was killed in its first moments leaves."""
         if not self.path.is_dir():
             return self.path.exists()
-        return any(p.is_file() and PARTIAL not in p.name for p in self.path.rglob("*"))
+        return any(p.is_file() and PARTIAL not in p.name and p.name != LOCK_FILE for p in self.path.rglob("*"))
 
     def saved(self) -> dict[str, Any]:
         """What ``run.json`` holds; DataError when it is damaged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -310,6 +311,21 @@ def test_one_rotation_a_site_and_no_tilt_beyond_its_angle() -> None:
     tilted = make("tilt", spec, max_deg=20.0)(batch, keys(200), 10).x[:, :, 0]
     angle = torch.rad2deg(torch.acos(tilted[:, 2].clamp(-1, 1)))
     assert angle.max() <= 20.1 and angle.mean() > 5
+
+
+def test_the_rotation_of_a_recipe_is_uniform_on_so3() -> None:
+    """E R = 0, E (tr R)^2 = 1, and the angle has density (1 - cos) / pi."""
+    n, spec = 20_000, spec_of("imu", FEW["imu"])
+    axes = torch.zeros(n, 3, T)
+    axes[:, :, :3] = torch.eye(3)
+    R = make("rotation", spec)(Batch(axes, spec.ch_names, spec.sfreq), keys(n), 10).x[:, :, :3].double()
+    assert R.mean(0).abs().max() < 5 / n**0.5
+    trace = R.diagonal(dim1=1, dim2=2).sum(1)
+    assert abs(trace.square().mean() - 1) < 10 / n**0.5
+    angle = torch.acos(((trace - 1) / 2).clamp(-1, 1))
+    for a in (0.5, 1.0, 1.5, 2.0, 2.5):
+        share = (a - math.sin(a)) / math.pi
+        assert (angle < a).double().mean().item() == pytest.approx(share, abs=4 * (share * (1 - share) / n) ** 0.5)
 
 
 def test_noise_reaches_the_leads_as_from_a_contact() -> None:

@@ -46,7 +46,7 @@ def test_ecg_policies_fit_100_hz(name: str) -> None:
 @pytest.mark.parametrize("policy", ["ecg_diagnosis", "eeg_spectrum", "imu_posture"])
 def test_a_keeping_policy_breaks_no_label_of_a_packaged_card(policy: str) -> None:
     parts = recipe(policy).augment
-    broken = {}
+    broken: dict[str, list[str]] = {}
     for path in resources("data_cards"):
         card = load_card(path.removesuffix(".yaml"))
         if card.modality == policy[:3]:

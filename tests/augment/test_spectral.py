@@ -134,11 +134,12 @@ def test_learned_fda_without_unimportant_bins_adds_no_noise() -> None:
 
 
 def test_the_noise_of_learned_fda_has_no_gradient() -> None:
-    score = torch.tensor([-2.0, 0.5, 1.0], requires_grad=True)
-    spectral.fda_weights(score, None).sum().backward()
+    score = torch.tensor([-2.0, -1.9, 1.0], requires_grad=True)
+    weight = torch.tensor([1.0, 2.0, 3.0])  # the sum of the noise alone is always the number of its bins
+    (weight * spectral.fda_weights(score, None)).sum().backward()
     assert score.grad is not None
     keep = torch.sigmoid(score.detach())
-    torch.testing.assert_close(score.grad, keep * (1 - keep))
+    torch.testing.assert_close(score.grad, weight * keep * (1 - keep))
 
 
 def test_learning_free_fda_equals_its_equations() -> None:

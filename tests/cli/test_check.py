@@ -9,7 +9,7 @@ from corpus_factory import make_corpus
 from biossl import cli
 from biossl.checkpoint import save_encoder
 from biossl.cli.check import kind_of
-from biossl.corpus import subject_keys
+from biossl.corpus import make_split, subject_keys
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
 
 SMALL = [
@@ -65,7 +65,50 @@ def test_good_things_exit_0_and_say_what_they_are(capsys, corpus, encoder):
     code, out, _ = run(capsys, corpus.path)
     assert code == 0 and "subjects: 6" in out and "labels: group findings age state" in out
     code, out, _ = run(capsys, encoder, corpus.path)
-    assert code == 0 and "has seen 1 of the 6 subjects" in out
+    assert code == 0 and "has seen 1 of the 6 subjects" in out and "part test" not in out
+    code, out, _ = run(capsys, encoder, corpus.path, "--splits", "official")
+    assert "has seen 1 of the 4 subjects of part train" in out and "has seen 0 of the 1 subjects of part test" in out
+
+
+def test_the_classes_of_a_label_are_counted_by_part(capsys, corpus):
+    code, out, _ = run(capsys, corpus.path, "--label", "group")
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0 and "label group (multiclass), parts of split official:" in out
+    assert ["part", "class", "windows", "records", "subjects"] in lines and ["all", "slow", "24", "3", "3"] in lines
+    assert ["test", "slow", "0", "0", "0"] in lines and ["test", "fast", "8", "1", "1"] in lines
+    code, out, _ = run(capsys, corpus.path, "--label", "findings", "--json")
+    label = json.loads(out)["label"]
+    assert (label["name"], label["kind"], label["split"]) == ("findings", "multilabel", "official")
+    assert list(label["counts"]) == ["all", "train", "val", "test"]
+    assert label["counts"]["all"][-1] == {"class": "unknown", "windows": 8, "records": 1, "subjects": 1}
+    code, out, _ = run(capsys, corpus.path, "--label", "age")
+    assert (
+        code == 0
+        and "median" in out
+        and ["all", "known", "48", "6", "6", "40", "42.5", "45"] in [x.split() for x in out.splitlines()]
+    )
+
+
+def test_a_split_is_named_as_in_pretraining(capsys, tmp_path):
+    bare = make_corpus(tmp_path / "bare", n_channels=2, n_subjects=9, windows_per_subject=4, splits={})
+    make_split(bare, "cv", folds=3)
+    code, out, _ = run(capsys, "ecg/jepa_small", bare.path, *SMALL)
+    assert code == 0 and "split: cv\n" in out and "training_windows: 12\n" in out and "note: bare: split 'cv' is used" in out
+    make_split(bare, "halves", fractions=(0.5, 0.0, 0.5))
+    code, out, err = run(capsys, "ecg/jepa_small", bare.path, *SMALL)
+    assert code == 2 and out == "" and "several splits (cv, halves)" in err and err.count("\n") == 1
+    code, out, _ = run(capsys, "ecg/jepa_small", bare.path, "--splits", "cv:2", *SMALL)
+    assert code == 0 and "split: cv:2\n" in out and "note" not in out
+    code, out, _ = run(capsys, bare.path, "--label", "group")  # a corpus with several splits is a good one
+    assert code == 0 and "note: " in out and "--splits NAME" in out and "train" not in out
+    code, out, _ = run(capsys, bare.path, "--label", "group", "--splits", "halves")
+    assert code == 0 and "parts of split halves" in out and "train  slow" in out
+
+
+def test_a_label_of_which_one_class_occurs_is_told(capsys, tmp_path):
+    made = make_corpus(tmp_path / "one", n_channels=1, n_subjects=1, windows_per_subject=2)
+    code, out, _ = run(capsys, made.path, "--label", "group")
+    assert code == 0 and "note: label 'group': only class slow occurs" in out
 
 
 def test_json_is_one_object_alone_on_stdout(capsys, corpus):
@@ -82,6 +125,9 @@ def test_json_is_one_object_alone_on_stdout(capsys, corpus):
         (["eeg/jepa_small", "CORPUS"], 2, "the recipe is for eeg"),
         (["CORPUS", "--label", "grop"], 4, "grop"),
         (["ecg/jepa_small", "--label", "group"], 2, "needs a corpus"),
+        (["ecg/jepa_small", "--splits", "cv"], 2, "--splits cv: needs a corpus"),
+        (["ecg/jepa_small", "CORPUS", "--splits", "offical"], 4, "did you mean 'official'"),
+        (["CORPUS", "--splits", "official:1"], 2, "has no folds"),
         (["hapt", "--train.steps", "5"], 2, "only a recipe has keys to set"),
         (["ecg/jepa_smal"], 2, "did you mean 'ecg/jepa_small'?"),
         (["EMPTY"], 2, "neither a corpus"),

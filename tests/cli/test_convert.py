@@ -141,7 +141,12 @@ def test_label_and_split(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["label", corpus, str(tmp_path / "l.csv"), "--key", "subject", "--name", "sex"]) == 0
     assert "2 of 3 subject ids matched (1 not in the corpus, 1 subjects without a label); 20 windows" in capsys.readouterr().out
     assert main(["split", corpus, "--name", "cv", "--folds", "3", "--stratify", "sex", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert [n for n in report["notes"] if "label 'sex'" in n] and all(f"note: {n}\n" in err for n in report["notes"])
+    assert main(["split", corpus, "--name", "cv2", "--folds", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert "note" not in out and "note: fold 0: label 'sex' has " in err
     assert report["counts"]["0"] == {"subjects": 1, "windows": 10} and re.fullmatch("[0-9a-f]{64}", report["hash"])
     (tmp_path / "s.csv").write_text("record,part\na1,train\na2,test\nb1,train\n")
     assert main(["split", corpus, "--name", "x", "--csv", str(tmp_path / "s.csv"), "--key", "record"]) == 4

@@ -12,6 +12,7 @@ from training_toys import SMALL
 from biossl.checkpoint import load_encoder
 from biossl.cli import main, take_overrides
 from biossl.cli.pretrain import parse_corpus
+from biossl.corpus import make_split
 from biossl.errors import RequestError
 
 OVERRIDES = [word for key, value in SMALL.items() for word in (f"--{key}", value)]
@@ -49,6 +50,23 @@ def test_one_command_trains_and_json_is_one_object(
     assert load_encoder(result["encoder"]).dim == 16
     assert main(words) == 2
     assert "exists, a finished run" in capsys.readouterr().err
+
+
+def test_the_next_command_names_the_split_that_was_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = make_corpus(tmp_path / "bare", modality="imu", n_subjects=9, n_samples=64, splits={})
+    words = ["pretrain", "imu/jepa_small", str(bare.path), *OVERRIDES, "--train.steps", "1", "--overwrite", "--out"]
+    assert main([*words, str(tmp_path / "all")]) == 0
+    out, err = capsys.readouterr()
+    assert "no split; all 72 windows" in err and out.rstrip().endswith("--label NAME")
+    make_split(bare, "cv", folds=3)
+    assert main([*words, str(tmp_path / "one")]) == 0
+    out, err = capsys.readouterr()
+    assert "bare: split 'cv' is used, the only one" in err and out.rstrip().endswith("--label NAME --splits cv")
+    make_split(bare, "other")
+    assert main([*words, str(tmp_path / "two")]) == 2
+    assert "several splits (cv, other)" in capsys.readouterr().err and not (tmp_path / "two").exists()
+    assert main([*words, str(tmp_path / "two"), "--splits", "cv:2"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("--label NAME --splits cv:2")
 
 
 @pytest.mark.parametrize(

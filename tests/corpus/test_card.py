@@ -14,7 +14,7 @@ import yaml
 from biossl.channels import canonical
 from biossl.cli import main
 from biossl.corpus.card import Card, load_card
-from biossl.corpus.card_check import covariate_names, event_kinds, parse_channel
+from biossl.corpus.card_check import covariate_names, event_kinds, parse_channel, unfinished
 from biossl.corpus.draft import name_pattern
 from biossl.corpus.views import cut, discover, load_record, view_spec
 from biossl.errors import RequestError
@@ -190,6 +190,51 @@ def test_a_draft_of_tables_is_used_after_its_unit_is_filled_in(tmp_path: Path, c
     tasks = discover(card, folder, "windows")
     assert [(t.record, t.subject) for t in tasks] == [("p01_1", "01"), ("p01_2", "01"), ("p02_1", "02"), ("p02_2", "02")]
     assert cut(card, "windows", load_record(card, tasks[0])).data.shape == (4, 3, 128)
+
+
+def folder_of_tables(folder: Path, columns: dict[str, list[str]]) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, names in columns.items():
+        rows = [f"{i / 50:.3f}," + ",".join(f"{v:.3f}" for v in rng.standard_normal(len(names))) for i in range(600)]
+        (folder / f"{name}.csv").write_text("time," + ",".join(names) + "\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def test_a_draft_names_the_channels_that_only_some_files_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    acc = ["acc_x", "acc_y", "acc_z"]
+    folder = folder_of_tables(tmp_path / "set", {"p01": [*acc, "gyro_x"], "p02": [*acc, "gyro_x", "temp"], "p03": acc})
+    out = tmp_path / "Site-A 2.yaml"
+    assert main(["card", "new", str(folder), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "channel gyro_x is in 2 of the 3 files read" in said and "channel temp is in 1 of the 3 files read" in said
+    text = out.read_text(encoding="utf-8")
+    assert "# CHECK the channels: gyro_x is in 2 of the 3 files read, so the view leaves it out" in text
+    assert "name: site-a_2\n" in text  # as the file is called, not the folder
+    out.write_text(text.replace("UNKNOWN", "g"), encoding="utf-8")
+    assert load_card(out).views["windows"].channels == acc
+    assert main(["convert", str(out), str(folder), str(tmp_path / "c"), "--view", "windows", "--jobs", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["funnel"]["records_with_windows"] == 3  # a channel that some lack costs no file
+    n = sum(line.startswith("# CHECK") or ": CHECK" in line for line in text.splitlines())
+    first = next(i for i, line in enumerate(text.splitlines(), 1) if ": CHECK" in line)
+    (note,) = result["notes"]
+    assert f"{n} places are still marked CHECK, the first in line {first}" in note and n > 5
+    assert main(["check", str(out)]) == 0
+    assert note in capsys.readouterr().out
+
+
+def test_a_finished_card_and_a_packaged_one_have_no_open_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load(tmp_path, minimal(title="checks of CHECK-UP rooms"))
+    for card in (str(tmp_path / "card.yaml"), "hapt"):
+        assert unfinished(card) == "" and main(["check", card]) == 0
+        assert "note" not in capsys.readouterr().out
+
+
+def test_the_name_of_a_printed_draft_is_the_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of_tables(tmp_path / "Ward 7", {"p01": ["acc_x"], "p02": ["acc_x"]})
+    assert main(["card", "new", str(folder)]) == 0
+    assert "name: ward_7\n" in capsys.readouterr().out
 
 
 def test_card_new_asks_for_what_it_must_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -383,6 +383,20 @@ def test_marks_of_a_private_set_keep_only_what_the_card_names(tmp_path: Path) ->
     assert set(Corpus.open(tmp_path / "c").events["label"]) == {"rest", "other"}
 
 
+def test_ages_above_89_of_a_private_set_are_one_group_and_a_note_says_so(tmp_path: Path) -> None:
+    tasks = synthetic_tasks(4)
+    for task, age in zip(tasks, ("89", "90", "97", "300"), strict=True):
+        task.covariates["age"] = age
+    for public, expected in ((False, ["89", "90", "90", "300"]), (True, ["89", "90", "97", "300"])):
+        result = convert_tasks(
+            synthetic_card(public=public), tasks, tmp_path / str(public), view="main", load=SyntheticLoader(2), n_jobs=1
+        )
+        index = Corpus.open(tmp_path / str(public)).index
+        assert index["age"][::2].tolist() == expected
+        said = [f for f in result["findings"] if f.startswith("age: 4 windows hold 90, which stands for ages above 89")]
+        assert len(said) == (not public)
+
+
 # ---------------------------------------------------------------------- real recordings
 
 

@@ -12,7 +12,7 @@ from corpus_factory import SyntheticLoader, make_corpus, synthetic_card, synthet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biossl.corpus import Corpus, guard_split, seen, subject_keys
+from biossl.corpus import Corpus, add_split, guard_split, seen, subject_keys
 from biossl.corpus.convert import convert_tasks
 from biossl.corpus.identity import Pseudonyms, canonical_subject, day_number, looks_like_date, secret_is_private
 from biossl.errors import DataError
@@ -85,6 +85,18 @@ def test_a_subject_in_train_of_one_corpus_and_test_of_another(tmp_path: Path) ->
     guard_split([two])
     with pytest.raises(DataError, match="1 subject is"):
         guard_split([one, two])
+
+
+def test_a_subject_in_train_of_one_split_and_test_of_another_corpus_split(tmp_path: Path) -> None:
+    a = corpus_of(tmp_path / "a", ["x", "y"], [0, 1], ["train", "test"])
+    b = corpus_of(tmp_path / "b", ["x", "z"], [2, 3], ["", ""], splits={})
+    (tmp_path / "p.csv").write_text("subject,part\nx,test\nz,train\n")
+    add_split(b, tmp_path / "p.csv", name="mine")
+    with pytest.raises(DataError, match="split 'official', 'mine': 1 subject is in more than one part"):
+        guard_split([a, b], ["official", "mine"])
+    (tmp_path / "p.csv").write_text("subject,part\nx,train\nz,test\n")
+    add_split(b, tmp_path / "p.csv", name="mine", overwrite=True)
+    guard_split([a, b], ["official", "mine"])
 
 
 def test_equal_names_in_two_data_sets_are_two_people(tmp_path: Path) -> None:

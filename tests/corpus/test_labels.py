@@ -177,7 +177,7 @@ def test_join_by_record_reports_what_matched(corpus: Corpus, tmp_path: Path) -> 
     csv = write(tmp_path / "l.csv", "record,ef\nr000,1\nr001,0\nr002,\nr999,1\n")
     report = add_labels(corpus, csv, key="record", name="by_record")
     assert {k: report[k] for k in ("kind", "classes", "ids", "matched", "unmatched", "records_without", "windows")} == {
-        "kind": "multiclass", "classes": ["0", "1"], "ids": 3, "matched": 2, "unmatched": 1, "records_without": 4, "windows": 16,
+        "kind": "binary", "classes": ["0", "1"], "ids": 3, "matched": 2, "unmatched": 1, "records_without": 4, "windows": 16,
     }  # fmt: skip
     got = column(corpus, "by_record")
     assert got["r000"] == [1] and got["r001"] == [0] and np.isnan(got["r002"] + got["r003"]).all()
@@ -205,9 +205,12 @@ def test_ids_are_text(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_two_values_for_one_id_are_refused_and_twice_the_same_is_not(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 record ids have two different values"):
+    with pytest.raises(DataError, match=r"1 record ids have two different values \(lines 2 and 3\); .*choose by date"):
         add_labels(corpus, write(tmp_path / "l.csv", "record,v\nr000,1\nr000,0\n"), key="record", name="v")
-    assert add_labels(corpus, write(tmp_path / "l.csv", "record,v\nr000,1\nr000,1\n"), key="record", name="twice")["matched"] == 1
+    assert (
+        add_labels(corpus, write(tmp_path / "l.csv", "record,v\nr000,1\nr000,1\nr001,0\n"), key="record", name="twice")["matched"]
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,7 @@ def test_a_table_that_cannot_be_used(corpus: Corpus, tmp_path: Path, text: str, 
 
 
 def test_names_that_are_taken_or_not_names(corpus: Corpus, tmp_path: Path) -> None:
-    csv = write(tmp_path / "l.csv", "record,v\nr000,1\n")
+    csv = write(tmp_path / "l.csv", "record,v\nr000,1\nr001,0\n")
     with pytest.raises(RequestError, match="the card has a label"):
         add_labels(corpus, csv, key="record", name="group")
     with pytest.raises(RequestError, match="letters, digits"):
@@ -241,8 +244,8 @@ def test_names_that_are_taken_or_not_names(corpus: Corpus, tmp_path: Path) -> No
 
 
 def test_a_word_is_no_number(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'high' is not a number"):
-        add_labels(corpus, write(tmp_path / "l.csv", "record,v\nr000,high\n"), key="record", name="v", kind="regression")
+    with pytest.raises(DataError, match="l.csv line 3: 'high' is not a number"):
+        add_labels(corpus, write(tmp_path / "l.csv", "record,v\nr000,1\nr001,high\n"), key="record", name="v", kind="regression")
 
 
 def test_nearest_date_within(corpus: Corpus, tmp_path: Path) -> None:
@@ -256,7 +259,7 @@ def test_nearest_date_within(corpus: Corpus, tmp_path: Path) -> None:
         "s003,4.1.2020,50\n"  # the same day, written otherwise
         "s004,,20\n",
     )
-    with pytest.raises(DataError, match="'' is not a date"):
+    with pytest.raises(DataError, match="line 8: '' is not a date"):
         add_labels(corpus, csv, key="subject", name="ef", nearest="date", within="30d", kind="regression")
     write(csv, csv.read_text().replace("s004,,20\n", "s004,2020-01-05 10:00,\n"))
     report = add_labels(corpus, csv, key="subject", name="ef", nearest="date", within="30d", kind="regression")
@@ -291,3 +294,110 @@ def test_labels_of_a_private_corpus_are_joined_by_the_sites_own_ids(tmp_path: Pa
     (made.path / "secret.key").unlink()
     with pytest.raises(RequestError, match="secret.key"):
         add_labels(made, csv, key="subject", name="w", nearest="date")
+
+
+# ---------------------------------------------------------------------- kinds, and what can be no label
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "classes"),
+    [
+        (["0", "1", "1"], "binary", ["0", "1"]),
+        (["0.0", "1.0", "1"], "binary", ["0", "1"]),  # as a table with empty cells is exported
+        (["1", "2", "2"], "multiclass", ["1", "2"]),  # nothing says which of the two is looked for
+        (["0", "1", "2"], "multiclass", ["0", "1", "2"]),
+        (["no", "yes", "no"], "multiclass", ["no", "yes"]),
+        (["inf", "ant", "ant"], "multiclass", ["inf", "ant"]),  # a word, here: inferior and anterior
+    ],
+)
+def test_the_kind_follows_from_the_values(
+    corpus: Corpus, tmp_path: Path, values: list[str], kind: str, classes: list[str]
+) -> None:
+    csv = write(tmp_path / "l.csv", "record,v\n" + "".join(f"r{i:03d},{v}\n" for i, v in enumerate(values)))
+    report = add_labels(corpus, csv, key="record", name="kind", overwrite=True)
+    labels = corpus.labels("kind")
+    assert (report["kind"], report["classes"]) == (labels.kind, list(labels.classes)) == (kind, classes)
+    found = [classes[int(v[0])] for v in list(column(corpus, "kind").values())[:3]]
+    assert found == [v.removesuffix(".0") for v in values] and sum(report["counts"].values()) == 24
+
+
+@pytest.mark.parametrize("word", ["inf", "-inf", "Infinity", "1e999"])
+def test_an_infinite_number_is_refused_with_its_line(corpus: Corpus, tmp_path: Path, word: str) -> None:
+    csv = write(tmp_path / "l.csv", f"record,v\nr000,1\n\nr001,{word}\nr002,0\n")
+    for kind in (None, "regression"):
+        with pytest.raises(DataError, match=f"l.csv line 4: '{word}' is not a finite number; leave the cell empty"):
+            add_labels(corpus, csv, key="record", name="v", kind=kind)  # type: ignore[arg-type]
+    assert "v" not in corpus.label_names()
+
+
+def test_an_infinite_covariate_names_its_record(tmp_path: Path) -> None:
+    made = make_corpus(tmp_path / "c", n_subjects=2, n_channels=1, windows_per_subject=1)
+    made.index["age"] = ["40", "inf"]
+    with pytest.raises(DataError, match="label 'age' is inf in record r001; say what that means in the card"):
+        made.labels("age")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("r000,1\nr001,1\n", None, "every record that matches has '1' in column 'v', and two values are needed; add rows"),
+        ("r000,1\nr001,1\nr999,0\n", None, "its other values are of records that are not in the corpus: check their ids"),
+        ("r000,61.5\nr001,61.5\n", "regression", "has '61.5'"),
+        ("r000,a\nr001,a\n", "multilabel", "has 'a'"),
+        ("r000,2\nr001,0\n", "binary", "line 2: '2' is neither 0 nor 1"),
+    ],
+)
+def test_a_column_of_one_value_is_no_label(corpus: Corpus, tmp_path: Path, text: str, kind: str | None, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        add_labels(corpus, write(tmp_path / "l.csv", "record,v\n" + text), key="record", name="one", kind=kind)  # type: ignore[arg-type]
+    assert "one" not in corpus.label_names() and "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- remedies of --nearest
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (
+            "s000,2020-06-01,1\ns001,2021-01-01,0\n",
+            r"2 without a row within 30 days \(the nearest is 152 days away\); widen --within",
+        ),
+        ("s000,2020-01-01,1\ns000,2020-01-01,0\n", "1 with two different values equally near; keep one row a day"),
+        ("s000,2020-01-01,1\ns001,,0\n", "line 3: '' is not a date"),
+    ],
+)
+def test_a_join_by_date_that_gives_nothing_says_why(corpus: Corpus, tmp_path: Path, rows: str, words: str) -> None:
+    csv = write(tmp_path / "l.csv", "subject,date,v\n" + rows)
+    with pytest.raises(DataError, match=words):
+        add_labels(corpus, csv, key="subject", name="near", nearest="date", within="30d")
+
+
+def test_the_date_column_is_named_where_it_is_asked_for(corpus: Corpus, tmp_path: Path) -> None:
+    csv = write(tmp_path / "l.csv", "subject,date,v\ns000,2020-01-01,1\n")
+    with pytest.raises(RequestError, match="no column 'dat' for --nearest; it has subject, date, v"):
+        add_labels(corpus, csv, key="subject", name="v", nearest="dat")
+    for wrong, what in (("v", "label"), ("subject", "id")):
+        with pytest.raises(RequestError, match=f"--nearest {wrong}: that column is the {what}"):
+            add_labels(corpus, csv, key="subject", name="v", nearest=wrong)
+
+
+def test_recordings_without_a_date_are_counted_and_none_with_one_is_refused(tmp_path: Path) -> None:
+    made = make_corpus(tmp_path / "c", n_subjects=3, n_channels=1, windows_per_subject=1)
+    csv = write(tmp_path / "l.csv", "subject,date,v\ns000,2020-01-01,1\ns001,2020-01-02,0\ns002,2020-01-02,0\n")
+    made.index.loc[2, "day"] = np.nan
+    assert add_labels(made, csv, key="subject", name="v", nearest="date")["records_undated"] == 1
+    made.index["day"] = np.nan
+    with pytest.raises(DataError, match="no dates, so --nearest cannot be used; leave it out and keep one row a subject"):
+        add_labels(made, csv, key="subject", name="w", nearest="date")
+    write(csv, "subject,v\ns000,1\ns000,0\n")
+    with pytest.raises(DataError, match="keep one row an id$"):  # no date to choose by
+        add_labels(made, csv, key="subject", name="w")
+
+
+def test_ids_that_match_nothing_show_what_the_corpus_has_unless_it_is_private(tmp_path: Path) -> None:
+    for public in (True, False):
+        made = make_corpus(tmp_path / str(public), n_subjects=2, n_channels=1, windows_per_subject=1, public=public)
+        with pytest.raises(DataError, match="none of its 1 subject ids is in the corpus") as caught:
+            add_labels(made, write(tmp_path / "l.csv", "subject,v\n0,1\n"), key="subject", name="v")
+        assert ("such as" in str(caught.value)) == public == (made.index["subject"].min() in str(caught.value))

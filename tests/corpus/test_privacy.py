@@ -16,6 +16,7 @@ CARD = synthetic_card(
         "dx": Label("multilabel", "covariate", {"af": ["164889003"], "sr": ["426783006"]}, column="dx", parse="codes"),
         "scp": Label("multilabel", "covariate", {"MI": ["IMI"]}, column="scp", parse="scp"),
         "count": Label("regression", "covariate", column="count"),
+        "age": Label("regression", "covariate", column="years"),
     },
     splits={"official": Split("covariate", {"train": ["north wing"]}, column="ward")},
 )
@@ -32,7 +33,11 @@ def kept(column: str, text: str) -> str:
         ("sex", "Frau", "Frau"), ("gender", "F", "F"), ("gender", "Female", "Female"), ("ward", "north wing", "north wing"),
         ("dx", "426783006,55555,Smith", "426783006"), ("dx", "Smith", ""), ("scp", "{'IMI': 80.0, 'Smith': 0}", "{'IMI': 80.0}"),
         ("scp", "Smith", ""), ("count", "1234567", "1234567"), ("note", "of MRN1", ""), ("note", "rec7", ""),
-        ("born", "03/04/1950", ""), ("born", "3 Apr 1950", ""),
+        ("seen", "03/04/1950", ""), ("seen", "3 Apr 1950", ""),
+        ("age", "89", "89"), ("age", "89.9", "89.9"), ("age", "90", "90"), ("age", "97.5", "90"), ("patientAge", "101", "90"),
+        ("AGE_years", "93", "90"), ("years", "95", "90"), ("age_months", "1104", "1080"), ("age_months", "300", "300"),
+        ("age", "300", "300"), ("age", "999", "999"), ("dosage", "95", "95"), ("pages", "95", "95"),
+        ("born", "1950-04-03", ""), ("date_of_birth", "1950-04-03", ""), ("DOB", "19500403", ""),
     ],
 )  # fmt: skip
 def test_what_is_kept(column: str, text: str, expected: str) -> None:

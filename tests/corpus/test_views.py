@@ -409,3 +409,15 @@ def test_a_record_found_twice_names_no_file_of_a_private_set(tmp_path: Path, pub
     with pytest.raises(RequestError, match="remove one or widen the group") as caught:
         discover(card(public=public), tmp_path, "v")
     assert ("4711" in str(caught.value)) is public
+
+
+def test_the_hash_of_a_recording_is_the_same_in_every_view() -> None:
+    r = recording(500)
+    whole = cut(card(), "v", [r]).record_sha256
+    assert len(whole) == 64
+    assert cut(card({"window_s": 1, "channels": ["acc_y"], "filter": {"highpass_hz": 1}}), "v", [r]).record_sha256 == whole
+    turned = replace(r, data=r.data[::-1].copy(), ch_names=r.ch_names[::-1])
+    assert cut(card(), "v", [turned]).record_sha256 == whole, "the order of channels is the card's"
+    assert cut(card(), "v", [recording(501)]).record_sha256 != whole
+    flat = replace(r, data=np.zeros_like(r.data))
+    assert cut(card(), "v", [flat]).record_sha256 == "", "two flat recordings are not the same person"

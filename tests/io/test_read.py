@@ -50,6 +50,18 @@ def test_what_cannot_be_read_says_so(tmp_path: Path, content: bytes, code: str) 
     assert error.value.code == code and str(error.value).startswith(str(path))
 
 
+def test_a_header_that_makes_samples_infinite_is_refused(tmp_path: Path) -> None:
+    path = edf(tmp_path / "a.edf")
+    raw = bytearray(path.read_bytes())
+    n = int(raw[252:256])
+    low, high = 256 + n * (16 + 80 + 8), 256 + n * (16 + 80 + 8 + 8)  # physical minimum and maximum of the first signal
+    raw[low : low + 8], raw[high : high + 8] = b"-9E300  ", b"9E300   "
+    path.write_bytes(raw)
+    with pytest.raises(RecordError, match="a sample is infinite; mend the file or the gain in its header") as error:
+        read(path)
+    assert error.value.code == "infinite"
+
+
 def test_a_missing_file_and_a_folder_are_missing(tmp_path: Path) -> None:
     for path in (tmp_path / "none.edf", tmp_path):
         with pytest.raises(RecordError) as error:

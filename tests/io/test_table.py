@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from biossl.corpus.discover import list_files
 from biossl.errors import RecordError
 from biossl.io.table import Companion, TableSpec, guess_spec, read_table
 from biossl.signal import STANDARD_GRAVITY
@@ -253,3 +256,42 @@ def test_guess_finds_separator_header_time_unit_and_rate(tmp_path: Path) -> None
         guess_spec(write(tmp_path / "b.txt", "1 2 3\n4 5 6\n"))
     assert e.value.code == "needs_card"
     assert guess_spec(tmp_path / "b.txt", sfreq=50).names == ["column_1", "column_2", "column_3"]
+
+
+@pytest.mark.parametrize("stamps", [("3", "2", "1"), ("1", "1", "1"), ("0", "1e-320", "2e-320"), ("nan", "nan", "nan")])
+def test_a_time_column_that_gives_no_rate_is_an_error_with_a_remedy(tmp_path: Path, stamps: tuple[str, ...]) -> None:
+    rows = "".join(f"{t},{i}.5\n" for i, t in enumerate(stamps))
+    path = write(tmp_path / "a.csv", f"time,acc_x\n{rows}")
+    with pytest.raises(RecordError, match="'time' does not count time forward; state the rate"):
+        guess_spec(path)
+    assert guess_spec(path, sfreq=50).sfreq == 50
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("biossl.io.table._BOMB_BYTES", 2**16)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("bomb.csv", "a\n" + "0\n" * 2**20)
+        z.writestr("good.csv", "acc_x\n" + "".join(f"{(i * 7919) % 1000 / 999:.6f}\n" for i in range(2**14)))
+    with pytest.raises(RecordError, match=r"bomb.csv would unpack to .* leave it out") as caught:
+        read_table(f"{tmp_path / 'b.zip'}!bomb.csv", TableSpec(sfreq=50))
+    assert caught.value.code == "too_large"
+    assert read_table(f"{tmp_path / 'b.zip'}!good.csv", TableSpec(sfreq=50), units={"acc": "g"})[0].data.shape == (1, 2**14)
+
+
+@given(st.data())
+def test_a_damaged_zip_is_a_record_error_whatever_is_damaged(data: st.DataObject) -> None:
+    held = io.BytesIO()
+    method = data.draw(st.sampled_from([zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]))
+    with zipfile.ZipFile(held, "w", method) as z:
+        z.writestr("é.csv", "acc_x\n" + "1.5\n" * 40)
+    damaged = bytearray(held.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.zip"
+        path.write_bytes(damaged)
+        list_files(path.parent)
+        try:
+            guess_spec(f"{path}!é.csv", sfreq=50)
+        except RecordError:
+            pass

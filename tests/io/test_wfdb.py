@@ -168,6 +168,7 @@ def test_wave_brackets_pair_and_lonely_peaks_stay_points(tmp_path: Path) -> None
     ("old", "new", "code"),
     [
         ("200.0(10)/mV", "0(10)/mV", "zero_gain"),
+        ("200.0(10)/mV", "20000000000000000.0(10)/mV", "lying_header"),
         ("/mV", "/furlong", "unknown_unit"),
         (" 250 500", " 250 5000000000", "lying_header"),
         (" 250 500", " 250 600", "truncated"),

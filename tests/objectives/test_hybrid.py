@@ -7,20 +7,25 @@ import dataclasses
 import pytest
 import torch
 import torch.distributed as dist
+from objective_toys import RUINOUS, reading, train
 from torch import Tensor, nn
 from two_processes import needs_two_processes, run_in_two
 
 from biossl.augment.base import Augmentation, Pipeline
 from biossl.batch import Batch
 from biossl.config import build
-from biossl.errors import RequestError
+from biossl.errors import DataError, RequestError
 from biossl.keys import Keys
 from biossl.models.decoders import DecoderConfig
 from biossl.models.heads import ProjectorConfig
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.objectives.hybrid import Hybrid, HybridConfig
 from biossl.objectives.masking import RandomMask, STDMMask
+from biossl.recipe import load_recipe
+from biossl.recipe.check import check_recipe
+from biossl.recipe.schema import Monitor
 from biossl.signal import InputSpec
+from biossl.training.monitors import alarm, stop_if_collapsed
 
 SPECS = {
     "ecg": InputSpec("ecg", 50.0, 100, ("I", "II", "V1", "V2", "V3"), ("ecg",) * 5, ("mV",) * 5),
@@ -221,12 +226,37 @@ def test_without_stop_gradient_the_tokenizer_makes_its_output_small():
         batch = windows("eeg", 16)
         keys = Keys(0, 0, torch.arange(16))
         optimizer = torch.optim.AdamW(model.param_groups(0.0), lr=1e-2)
-        for _ in range(60):
+        for _ in range(40):
             model.step(batch, step=0, keys=keys).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
         spread[stop] = float(model.encoder.tokenize(batch).x.detach().flatten(0, 1).var(dim=0).mean())
     assert spread[False] < 0.3 * spread[True]
+
+
+def fresh(name):
+    """Weights as a run begins with."""
+    modality, kw = CASES[name]
+    torch.manual_seed(1)
+    settings = HybridConfig(decoder=DECODER, projector=PROJECTOR, **{k: v for k, v in kw.items() if k in NEURONET | CORE})
+    encoder = TransformerEncoder(SPECS[modality], dataclasses.replace(SMALL, init="fan_in"))
+    return Hybrid(encoder, settings, mask=kw.get("mask", RandomMask(0.6)), steps=100), SPECS[modality]
+
+
+@pytest.mark.parametrize("name", ["core_ecg", "neuronet"])
+def test_a_planted_collapse_is_seen_and_a_healthy_run_is_not_blamed(name):
+    model, spec = fresh(name)
+    start = reading(model, spec)
+    train(model, spec, steps=40, lr=3e-3)
+    healthy = reading(model, spec)
+    assert alarm(healthy, start_std=start["std"]) == ""
+    stop_if_collapsed(healthy, Monitor(), 1000)
+
+    train(model, spec, steps=40, weight_decay=RUINOUS)
+    ruined = reading(model, spec)
+    assert alarm(ruined, start_std=start["std"]) != ""
+    with pytest.raises(DataError, match="collapsed"):
+        stop_if_collapsed(ruined, Monitor(), 1000)
 
 
 def test_what_is_watched_is_detached_and_has_the_stated_shapes():
@@ -324,3 +354,27 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(encoder, mask, config,
 def test_settings_without_meaning_name_their_key(raw):
     with pytest.raises(RequestError, match=f"r.yaml: 'objective': .*{next(iter(raw))}"):
         build(HybridConfig, raw, where="r.yaml", prefix="objective.")
+
+
+@pytest.mark.parametrize("modality", ["ecg", "eeg", "imu"])
+def test_small_recipes_have_the_backbone_of_the_others(modality):
+    backbone = load_recipe(f"{modality}/jepa_small").model
+    assert all(load_recipe(f"{modality}/{name}_small").model == backbone for name in ("core", "neuronet", "transforms"))
+
+
+def test_the_published_constants():
+    neuronet, core = load_recipe("eeg/neuronet"), load_recipe("ecg/core_ecg")
+    a, b = neuronet.objective.config, core.objective.config
+    assert (a.target, a.stop_gradient, a.temperature, a.pool, neuronet.mask.config.ratio) == (
+        "tokens",
+        False,
+        0.05,
+        "register",
+        0.8,
+    )
+    assert (a.reconstruction, a.contrast, a.decoder.dim, a.decoder.depth) == (2.0, 1.0, 256, 3)
+    assert neuronet.train.optimizer.lr == pytest.approx(2e-5 * neuronet.data.batch_size / 256)
+    assert check_recipe(neuronet)["parameters"] == pytest.approx(33e6, rel=0.03)  # as stated for NeuroNet-B
+    assert (core.mask.config.lead, core.mask.config.time, b.target, b.temperature) == (0.2, 0.5, "patch", 0.1)
+    assert [part.name for part in core.augment] == ["fda"] and core.train.optimizer.lr == 1.5e-4
+    assert core.train.steps == 100 * 800_000 // core.data.batch_size == 10 * core.train.schedule.config.warmup_steps

@@ -5,16 +5,31 @@ import dataclasses
 
 import pytest
 import torch
+import torch.distributed as dist
+from objective_toys import RUINOUS, reading, train
+from two_processes import needs_two_processes, run_in_two
 
 from biossl.batch import Batch, TimeKeep
 from biossl.errors import RequestError
 from biossl.keys import Keys
-from biossl.models.predictors import PredictorConfig
+from biossl.masks.priors import Prior
+from biossl.models.heads import ProjectorConfig
+from biossl.models.predictors import GridPredictor, PredictorConfig
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.objectives.jepa import JEPA, JEPAConfig
-from biossl.objectives.masking import MultiBlockMask, RandomMask, draw_masks
+from biossl.objectives.masking import (
+    ChannelMask,
+    DisjointMask,
+    MultiBlockMask,
+    RandomMask,
+    SpanMask,
+    STDMMask,
+    TubeMask,
+    draw_masks,
+)
 from biossl.objectives.regularizers import RegularizerConfig
 from biossl.signal import InputSpec
+from biossl.training.monitors import alarm
 
 SPECS = {
     "ecg": InputSpec("ecg", 50.0, 100, ("I", "II", "V1"), ("ecg",) * 3, ("mV",) * 3),
@@ -215,9 +230,183 @@ def test_a_few_steps_learn():
         (RandomMask([0.5, 0.6]), {"n_masks": 2}, "objective.n_masks"),
         (MultiBlockMask(None), {"n_masks": 2}, "objective.n_masks"),
         (RandomMask(), {"target_layers": 9}, "objective.target_layers: 9, but the encoder has 3 blocks"),
+        (ChannelMask(), {}, "objective.predictor.kind: lead predicts times that all channels hide"),
+        (SpanMask(0.8, patches=5), {}, "mask.patches: 5, but mask.ratio leaves only 2 of 10 patches visible"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(mask, config, text):
     with pytest.raises(RequestError, match="^[^\n]*$") as error:
         JEPA(TransformerEncoder(SPECS["ecg"], SMALL), JEPAConfig(predictor=PREDICTOR, **config), mask=mask, steps=10)
     assert text in str(error.value)
+
+
+SIGREG = RegularizerConfig("sigreg", of="pooled", weight=0.2, directions=32, projector=ProjectorConfig(hidden=8, out=6))
+GRID = PredictorConfig(kind="grid", dim=8, depth=2, heads=2)
+POOLED = RegularizerConfig("vicreg", of="pooled", projector=ProjectorConfig(hidden=8, out=6, norm="layer"))
+
+
+def slow_terms(model, batch, keys, *, theta=None, spread=True):
+    """One sample and mask at a time, in float64, differentiable: what hidden tokens, visible tokens and the spread add."""
+    cfg, B = model.config, len(batch)
+    teacher = model.target if model.target is not None else model.encoder
+    theta = cfg.visible_weight if theta is None else theta
+    total, n, own, n_own, pooled = 0.0, 0, 0.0, 0, []
+    for m in range(cfg.n_masks):
+        for b in range(B):
+            one = part(batch, b)
+            drawn = draw_masks(model.mask, Keys(keys.seed, keys.step, keys.position[b : b + 1]), model.encoder.grid, cfg.n_masks)
+            masked, visible = drawn.masked_tokens()[m], drawn.visible_tokens()[m]
+            with torch.no_grad():
+                goal = torch.nn.functional.layer_norm(teacher.encode(teacher.tokenize(one)).x[0], (16,))
+            context = model.encoder.encode(model.encoder.tokenize(one), keep=visible).x
+            if isinstance(model.predictor, GridPredictor):
+                out = model.predictor(context, visible, masked)[0]
+            else:
+                P = model.encoder.grid[1]
+                times = (drawn.visible[m], drawn.masked[m])
+                assert torch.equal(masked % P, times[1].repeat(len(masked) // len(times[1])))
+                out = model.predictor(context, *times)[0].flatten(0, 1)
+            for j, token in enumerate(masked.tolist()):
+                d = (out[j] - goal[token]).abs()
+                total, n = total + torch.where(d < 1, 0.5 * d * d, d - 0.5).sum(), n + 16
+            for j, token in enumerate(visible.tolist()):
+                if theta:
+                    d = (model.visible(context[0, j]) - goal[token]).abs()
+                    own, n_own = own + torch.where(d < 2, 0.25 * d * d, d - 1.0).sum(), n_own + 16
+            pooled.append(context[0].mean(dim=0))
+    loss = total / n + (theta * own / n_own if theta else 0.0)
+    if model.regularizer is not None and spread:
+        for m in range(cfg.n_masks):
+            z = torch.stack([model.regularizer.projector(p) for p in pooled[m * B : (m + 1) * B]])
+            cov = torch.stack([torch.stack([((z[:, i] - z[:, i].mean()) * (z[:, j] - z[:, j].mean())).sum() / (B - 1)
+                                            for j in range(6)]) for i in range(6)])  # fmt: skip
+            hinge = sum(torch.relu(1 - (cov[i, i] + 1e-4).sqrt()) for i in range(6)) / 6
+            off = sum(cov[i, j] ** 2 for i in range(6) for j in range(6) if i != j) / 6
+            loss = loss + cfg.regularizer.weight * (hinge + cfg.regularizer.covariance * off) / cfg.n_masks
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("mask", "config"),
+    [
+        (RandomMask(0.6, channelwise=True), {"predictor": GRID, "n_masks": 2}),
+        (STDMMask(0.4, 0.5), {"predictor": GRID, "visible_weight": 0.7}),
+        (TubeMask(0.4, 0.5), {"predictor": GRID, "target": "self", "regularizer": POOLED, "n_masks": 2}),
+        (DisjointMask(0.7), {"visible_weight": 1.0, "n_masks": 3}),
+        (RandomMask(0.5), {"regularizer": dataclasses.replace(POOLED, weight=0.3, covariance=0.5)}),
+        (SpanMask(0.6, patches=2), {"predictor": GRID}),
+    ],
+)
+def test_loss_and_gradients_equal_a_slow_version_for_every_mask_and_option(mask, config):
+    torch.manual_seed(0)
+    net = TransformerEncoder(SPECS["ecg"], SMALL)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    model = JEPA(net, JEPAConfig(**{"predictor": PREDICTOR} | config), mask=mask, steps=10).double()
+    slow = copy.deepcopy(model)
+    batch = windows(SPECS["ecg"])
+    batch = dataclasses.replace(batch, x=batch.x.double())
+    loss = model.step(batch, step=5, keys=KEYS).loss
+    want = slow_terms(slow, batch, KEYS)
+    assert float(loss.detach()) == pytest.approx(float(want.detach()), rel=1e-5)
+    loss.backward()
+    want.backward()
+    for (name, p), q in zip(model.named_parameters(), slow.named_parameters(), strict=True):
+        if p.requires_grad:
+            torch.testing.assert_close(p.grad, q[1].grad, rtol=2e-3, atol=2e-6, msg=name)
+    with torch.no_grad():  # the reference would see another step's mask, and each term left out
+        assert abs(float(slow_terms(slow, batch, Keys(3, 6, KEYS.position))) - float(want)) > 1e-4 * float(want)
+        if model.visible is not None:
+            assert abs(float(slow_terms(slow, batch, KEYS, theta=0.5)) - float(want)) > 1e-3 * float(want)
+        if model.regularizer is not None:
+            assert abs(float(slow_terms(slow, batch, KEYS, spread=False)) - float(want)) > 1e-3 * float(want)
+
+
+def test_its_own_features_as_targets_need_no_copy_and_carry_no_gradient():
+    model = make(SPECS["ecg"], encoder=dataclasses.replace(SMALL, drop_path=0.5), target="self", regularizer=POOLED)
+    assert model.target is None and model.ema_pairs() == [] and model.needs.in_batch
+    batch = windows(SPECS["ecg"])
+    still = [model.step(batch, step=0, keys=KEYS).watch["target"] for _ in range(2)]
+    assert torch.equal(*still) and model.encoder.training  # drop-path is off for the targets alone
+    with pytest.raises(ValueError, match="target 'self' has nothing against collapse"):
+        JEPAConfig(target="self")
+
+
+def test_registers_are_never_masked_predicted_or_pooled():
+    spec = SPECS["ecg"]
+    batch = windows(spec)
+    plain = make(spec, encoder=dataclasses.replace(SMALL, registers=0), n_masks=2)
+    model = make(spec, encoder=dataclasses.replace(SMALL, registers=3), n_masks=2)
+    out, without = (m.step(batch, step=5, keys=KEYS) for m in (model, plain))
+    assert out.watch["target"].shape == without.watch["target"].shape == out.watch["prediction"].shape
+    tokens = model.encoder.tokenize(batch)
+    context = model.encoder.encode(tokens, keep=draw_masks(model.mask, KEYS, (3, 10), 2).keep())
+    assert context.registers.shape == (8, 3, 16) and context.x.shape == (8, 15, 16) and tokens.x.shape == (4, 30, 16)
+    full = model.target.encode(model.target.tokenize(batch))
+    torch.testing.assert_close(out.watch["embedding"], full.x.mean(dim=1))  # of tokens alone
+    out.loss.backward()
+    assert float(model.encoder.registers.grad.abs().max()) > 0  # they are used: what tokens read from them has a gradient
+    with torch.no_grad():
+        model.encoder.registers.mul_(-1.0)
+    assert not torch.equal(model.step(batch, step=5, keys=KEYS).loss, out.loss)
+
+
+def test_a_batch_without_all_channels_is_predicted_by_the_grid_too():
+    spec = SPECS["ecg"]
+    model = JEPA(TransformerEncoder(spec, SMALL), JEPAConfig(predictor=GRID), mask=RandomMask(0.5, channelwise=True), steps=10)
+    x = windows(spec).x
+    some = model.step(Batch(x[:, [0, 2]], ("I", "V1"), spec.sfreq), step=5, keys=KEYS)
+    turned = model.step(Batch(x[:, [2, 0]], ("V1", "I"), spec.sfreq), step=5, keys=KEYS)
+    torch.testing.assert_close(some.loss, turned.loss)
+    assert some.watch["target"].shape == (4 * 2 * 5, 16)
+
+
+def test_a_prior_is_read_from_the_target_encoder_and_moves_the_masks():
+    spec = SPECS["ecg"]
+    masks = [RandomMask(0.3, prior=Prior("attention", 100.0)), RandomMask(0.3)]
+    targets = [make(spec, mask=m).step(windows(spec), step=5, keys=KEYS).watch["target"] for m in masks]
+    assert targets[0].shape == targets[1].shape and not torch.equal(*targets)
+
+
+def test_the_alarm_fires_on_a_planted_collapse_and_is_silent_on_a_healthy_run():
+    spec = SPECS["imu"]
+    for config in ({}, {"target": "self", "regularizer": POOLED}, {"target": "self", "regularizer": SIGREG}):
+        runs = []
+        for decay in (0.0, RUINOUS):
+            torch.manual_seed(1)
+            encoder = TransformerEncoder(spec, dataclasses.replace(SMALL, init="fan_in", position="once"))
+            model = JEPA(encoder, JEPAConfig(predictor=PREDICTOR, **config), mask=RandomMask(0.5), steps=25)
+            start = reading(model, spec)["std"]
+            train(model, spec, steps=25, weight_decay=decay, lr=3e-3 if decay == 0.0 else 1e-2)
+            if model.target is not None:
+                model.target.load_state_dict(model.encoder.state_dict())
+            runs.append(alarm(reading(model, spec), start_std=start))
+        assert runs[0] == "" and runs[1] != "", config
+
+
+def _gradients(number, model, batch):
+    half = slice(2 * number, 2 * number + 2)
+    observed = None if batch.observed is None else batch.observed[half]
+    piece = Batch(batch.x[half], batch.channels, batch.sfreq, observed=observed)
+    model.step(piece, step=5, keys=Keys(3, 5, KEYS.position[half], rank=number)).loss.backward()
+    out = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            dist.all_reduce(p.grad)
+            out[name] = (p.grad / 2).flatten().tolist()
+    return out
+
+
+@needs_two_processes
+@pytest.mark.parametrize("regularizer", ["tokens", "pooled", "sigreg"])
+def test_two_processes_have_the_gradients_of_one(tmp_path, regularizer):
+    kinds = {"tokens": RegularizerConfig("vicreg", covariance=0.5), "pooled": POOLED, "sigreg": SIGREG}
+    model = make(SPECS["imu"], regularizer=kinds[regularizer], n_masks=2, visible_weight=0.5).double()
+    batch = dataclasses.replace(windows(SPECS["imu"]), x=windows(SPECS["imu"]).x.double())
+    one = copy.deepcopy(model)
+    one.step(batch, step=5, keys=KEYS).loss.backward()
+    for grads in run_in_two(_gradients, model, batch, store=tmp_path / "store"):
+        for name, p in one.named_parameters():
+            if p.requires_grad:
+                torch.testing.assert_close(torch.tensor(grads[name]).double(), p.grad.flatten(), rtol=1e-3, atol=1e-6, msg=name)

@@ -26,6 +26,7 @@ from biossl.objectives.targets import TargetConfig, patch_targets
 from biossl.recipe import load_recipe
 from biossl.recipe.check import check_recipe
 from biossl.recipe.schema import Monitor
+from biossl.recipe.tables import CONFIGS, config_class
 from biossl.signal import InputSpec
 from biossl.training.monitors import Variances, alarm, embedding_std, rankme, stop_if_collapsed
 
@@ -291,6 +292,27 @@ def test_channels_in_another_order_or_absent_are_found_by_name() -> None:
     out = model.step(fewer, step=5, keys=KEYS)
     torch.testing.assert_close(out.loss, model.step(ordered, step=5, keys=KEYS).loss)
     assert out.watch["target"].shape == (4 * 2 * 5, 10)
+
+
+@pytest.mark.parametrize("scope", ["joint", "channel"])
+@pytest.mark.parametrize("name", [n for n in CONFIGS["mask"] if n != "spatial"])  # which needs electrode positions
+def test_every_mask_family_fits_both_decoders(name: str, scope: str) -> None:
+    settings = {"ratio": 0.5, "patches": 2} if name == "span" else {}  # its own are for windows of many patches
+    model = make("ecg", mask=config_class("mask", name, where="test")(**settings), decoder={"scope": scope})
+    out = model.step(windows("ecg", gaps=True), step=5, keys=KEYS)
+    assert bool(out.loss.isfinite()) and all(bool(g.isfinite().all()) for g in gradients(model, out.loss).values())
+
+
+def test_absent_channels_shift_no_scale_to_another_channel() -> None:
+    net = dataclasses.replace(ENCODERS["imu"], tokenizer="channel")
+    model = Reconstruction(
+        TransformerEncoder(SPECS["imu"], net), ReconstructionConfig(target="raw"), mask=RandomMask(0.5), steps=1
+    )
+    batch = windows("imu")
+    gyro = Batch(batch.x[:, 1:], ("gyro_x",), batch.sfreq)
+    drawn = draw_masks(model.mask, KEYS, (1, 10), 1)
+    target, _ = model.reconstructor.target(gyro, drawn)
+    assert torch.equal(target[2, 0], gyro.x[2, 0].view(10, 10)[drawn.masked[2, 0]] / 2.0)
 
 
 def rhythms(n: int, seed: int) -> Batch:

@@ -119,6 +119,9 @@ def test_a_flat_channel_is_not_blown_up_to_noise() -> None:
     x = x + 1e-4 * torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for config in CONFIGS[1:4]:
         assert float(patch_targets(x, None, PATCH, config, scale=SCALE, floor=FLOOR)[0].abs().max()) < 0.1
+    for config in CONFIGS:
+        want = slow(x, torch.ones_like(x, dtype=torch.bool), config)
+        assert got(x, None, config) == pytest.approx(want, rel=1e-6, abs=1e-9)
 
 
 def test_voltage_survives_normalising_by_recording_but_not_by_patch() -> None:

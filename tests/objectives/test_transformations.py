@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+from objective_toys import RUINOUS, reading, rhythms, train
 from torch import Tensor
 from two_processes import needs_two_processes, run_in_two
 
@@ -21,6 +22,7 @@ from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.objectives.masking import RandomMask
 from biossl.objectives.transformations import TASKS, Transformations, TransformationsConfig
 from biossl.signal import InputSpec
+from biossl.training.monitors import alarm
 
 SPECS = {
     "ecg": InputSpec("ecg", 50.0, 100, ("I", "II", "V1"), ("ecg",) * 3, ("mV",) * 3),
@@ -176,6 +178,20 @@ def test_terms_and_watch_are_detached_and_accuracy_is_the_share_told_right():
 class Shift(Augmentation):
     def forward(self, batch: Batch, keys: Keys, draw: int) -> Batch:
         return dataclasses.replace(batch, x=batch.x + 1)
+
+
+def test_a_short_run_learns_to_tell_and_a_planted_collapse_is_seen():
+    spec = SPECS["imu"]
+    torch.manual_seed(1)
+    encoder = TransformerEncoder(spec, dataclasses.replace(SMALL, init="fan_in"))
+    model = Transformations(encoder, TransformationsConfig(tasks=["reverse", "permute"]), steps=100)
+    start = reading(model, spec)
+    train(model, spec, steps=100, lr=3e-3, n=32)
+    batch, keys = rhythms(spec, 256, 9998), Keys(1, 0, torch.arange(256))
+    assert float(model.step(batch, step=0, keys=keys).terms["accuracy_reverse"]) > 0.8  # a saw-tooth rises slowly, falls at once
+    assert alarm(reading(model, spec), start_std=start["std"]) == ""
+    train(model, spec, steps=40, weight_decay=RUINOUS)
+    assert alarm(reading(model, spec), start_std=start["std"]) != ""
 
 
 def test_the_nuisance_comes_after_the_tasks_and_has_no_label():

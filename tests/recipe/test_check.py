@@ -1,5 +1,7 @@
 """What `check` finds before anything is trained, and that its estimates are near what really happens."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,43 @@ def test_another_modality_and_an_unknown_split(corpus):
     (finding,) = check_pair(load_recipe("eeg/jepa_small"), corpus)
     assert "the recipe is for eeg, the corpus is ecg" in finding.text
     (finding,) = check_pair(recipe(), corpus, split="by_sex")
-    assert finding.kind == "request" and "ecg: no split 'by_sex'" in finding.text
+    assert finding.kind == "data" and "ecg: no split 'by_sex'" in finding.text
+
+
+def test_without_a_named_split_check_says_what_training_would_do(tmp_path):
+    from biossl.corpus import make_split
+    from biossl.training.data import make_sources
+
+    bare = make_corpus(tmp_path / "bare", n_channels=2, n_subjects=9, windows_per_subject=4, splits={})
+    (note,) = check_pair(recipe(), bare)
+    assert note.kind == "note" and note.text == "bare: no split; all 36 windows would be trained on"
+    make_split(bare, "cv", folds=3)
+    (note,) = check_pair(recipe(), bare)
+    assert note.kind == "note" and "split 'cv' is used, the only one, fold 0 of 3" in note.text
+    assert make_sources([(bare, 1.0)])[1] == [note.text]
+    assert check_pair(recipe(), bare, split="cv:2") == []
+    make_split(bare, "other")
+    (fault,) = check_pair(recipe(), bare)
+    with pytest.raises(RequestError) as refused:
+        make_sources([(bare, 1.0)])
+    assert fault.kind == "request" and fault.text == str(refused.value) and "(cv, other)" in fault.text
+
+
+def test_the_small_ecg_recipe_takes_as_few_leads_as_its_header_says(tmp_path):
+    from biossl.resources import resource
+
+    low, high = (
+        int(n) for n in re.search(r"\((\d+) to (\d+) leads", resource("recipes/ecg/jepa_small.yaml").read_text()).groups()
+    )
+    for n in (low, high):
+        made = make_corpus(tmp_path / str(n), n_channels=n, n_samples=200)
+        assert len(made.spec.ch_names) == n and check_pair(recipe(), made) == []
+        model = recipe().build(made.spec)
+        x = torch.from_numpy(np.nan_to_num(made.signal(range(8))))
+        out = model.step(Batch(x, made.spec.ch_names, made.spec.sfreq), step=0, keys=Keys(0, 0, torch.arange(8)))
+        out.loss.backward()
+        assert torch.isfinite(out.loss) and model.export().embed(x).shape == (8, 16)
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
 
 
 def test_a_split_that_shares_a_subject_is_found(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from corpus_factory import make_corpus
+from corpus_factory import CHANNELS, make_corpus
 
 from biossl.checkpoint import load_encoder
 from biossl.corpus import Corpus
@@ -36,6 +36,9 @@ def small(name: str) -> Recipe:
     layers = plain["objective"].get("target_layers", 0)
     plain["objective"] |= {"target_layers": min(layers, 2)} if layers else {}
     plain["data"] |= {"batch_size": 8, "workers": 0}
+    made, wanted = CHANNELS[plain["modality"]], plain["data"]["channels"]
+    if not set(wanted) <= set(made):  # a derivation that the made corpora have not
+        plain["data"]["channels"] = made[: len(wanted)]
     plain["train"] |= {"steps": 2, "accumulate": 1, "schedule": {"name": "warmup_cosine", "warmup_steps": 1}, "precision": "fp32"}
     plain["monitor"] |= {"every": 2, "samples": 8, "log_every": 1, "stop_after": 100}
     return recipe_from_dict(plain, where=name)

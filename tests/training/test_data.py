@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biossl.batch import Batch
-from biossl.corpus import Corpus
+from biossl.corpus import Corpus, make_split
 from biossl.errors import DataError, RequestError
 from biossl.training.data import MicroBatches, Order, Source, make_loader, make_sources
 
@@ -148,6 +148,13 @@ def test_only_the_training_part_is_used_unless_there_is_no_split(corpus: Corpus,
     assert len(sources[0].rows) == 4 and "no split; all 4 windows" in notes[0]
     with pytest.raises(DataError, match="no split 'mine'"):
         make_sources([(corpus, 1.0)], split="mine")
+    make_split(bare, "mine", fractions=(0.5, 0.0, 0.5))
+    sources, notes = make_sources([(bare, 1.0)])
+    assert set(bare.split("mine").to_numpy()[sources[0].rows]) == {"train"} and len(sources[0].rows) == 2
+    assert notes == ["bare: split 'mine' is used, the only one"] and not make_sources([(bare, 1.0)], split="mine")[1]
+    make_split(bare, "more", folds=2)
+    with pytest.raises(RequestError, match=r"several splits \(mine, more\)"):
+        make_sources([(bare, 1.0)])
 
 
 def test_several_corpora_share_no_subject_codes_and_must_be_of_one_kind(corpus: Corpus, other: Corpus, tmp_path: Path) -> None:

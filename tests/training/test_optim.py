@@ -49,7 +49,7 @@ def moved(objective: Objective, train: Any, step: int = 1) -> dict[str, Tensor]:
     return {n: before[n] - p.detach() for n, p in objective.named_parameters()}
 
 
-def test_layer_decay_slows_what_is_nearer_to_the_signal():
+def test_layer_decay_slows_what_is_nearer_to_the_signal() -> None:
     objective, train = jepa(train__optimizer__layer_decay=0.5, train__optimizer__weight_decay=0)
     lr = train.lr(1)
     want = {"encoder.registers": 0.5**4, "encoder.tokenizer.": 0.5**4, "encoder.norm.": 1.0, "predictor.": 1.0, "target.": 0.0}
@@ -59,7 +59,7 @@ def test_layer_decay_slows_what_is_nearer_to_the_signal():
         torch.testing.assert_close(distance, torch.full_like(distance, lr * scale), rtol=2e-2, atol=1e-8, msg=name)
 
 
-def test_without_layer_decay_all_learn_alike_and_only_matrices_decay():
+def test_without_layer_decay_all_learn_alike_and_only_matrices_decay() -> None:
     objective, train = jepa()
     groups = make_optimizer(objective, train).param_groups
     assert [g["lr_scale"] for g in groups] == [1.0, 1.0] and [g["decay_scale"] for g in groups] == [1.0, 0.0]
@@ -67,7 +67,7 @@ def test_without_layer_decay_all_learn_alike_and_only_matrices_decay():
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.75])
-def test_a_learned_augmentation_has_its_own_rate_and_every_parameter_is_in_one_group(decay):
+def test_a_learned_augmentation_has_its_own_rate_and_every_parameter_is_in_one_group(decay: float) -> None:
     objective, train = jepa(train__optimizer__layer_decay=decay)
     objective.augment = Pipeline([Learned()])
     grouped = [p for g in make_optimizer(objective, train).param_groups for p in g["params"]]
@@ -78,12 +78,12 @@ def test_a_learned_augmentation_has_its_own_rate_and_every_parameter_is_in_one_g
     assert not distance["augment.parts.0.still"].any()
 
 
-def test_layer_decay_of_an_encoder_without_blocks_is_refused_in_one_line():
+def test_layer_decay_of_an_encoder_without_blocks_is_refused_in_one_line() -> None:
     with pytest.raises(RequestError, match="^train.optimizer.layer_decay: this encoder has no blocks in a row; set it to 1$"):
         make_optimizer(Toy(), small_recipe(train__optimizer__layer_decay=0.5).train)
 
 
-def test_weight_decay_goes_to_its_end_in_the_shape_the_recipe_names():
+def test_weight_decay_goes_to_its_end_in_the_shape_the_recipe_names() -> None:
     ends = {"train__optimizer__weight_decay": 0.04, "train__optimizer__weight_decay_end": 0.4, "train__steps": 8}
     for ramp, quarter in (("linear", 0.13), ("cosine", 0.04 + 0.36 * 0.5 * (1 - 2**-0.5))):
         train = small_recipe(train__optimizer__weight_decay_ramp=ramp, **ends).train

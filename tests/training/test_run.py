@@ -8,7 +8,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from corpus_factory import make_corpus
 from safetensors.torch import load_file
 from training_toys import small_recipe
 
+from biossl.atomic import folder_lock
 from biossl.checkpoint import load_encoder
 from biossl.corpus import Corpus, subject_keys
 from biossl.errors import DataError, MachineError, RequestError
@@ -233,6 +236,42 @@ def unfinished(whole: Path, out: Path) -> Path:
     return out
 
 
+def test_a_run_folder_has_one_writer(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is held while it trains, and given back."""
+    refused = []
+    save = state.RunCheckpointIO.save_checkpoint
+
+    def try_another(self: state.RunCheckpointIO, *args: Any, **more: Any) -> None:
+        with pytest.raises(RequestError, match="another biossl process is writing there"):
+            pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "run")
+        refused.append(True)
+        save(self, *args, **more)
+
+    monkeypatch.setattr(state.RunCheckpointIO, "save_checkpoint", try_another)
+    pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "run")
+    assert refused
+    with folder_lock(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize("cache", ["made here", "cannot be made"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_shard_that_cannot_be_read_is_told_before_a_run_folder_is_made(
+    cache: str, damage: str, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(corpus.path, tmp_path / "c", ignore=shutil.ignore_patterns("cache"))
+    shard = sorted((tmp_path / "c").glob("shard-*.h5"))[-1]
+    if damage == "missing":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-100])
+    if cache == "cannot be made":
+        monkeypatch.setattr("biossl.corpus.index._Handles._make_map", lambda self: None)
+    with pytest.raises(DataError, match=f"{shard.name}: .*make the corpus again"):
+        pretrain(small_recipe(monitor__every=0), [(Corpus.open(tmp_path / "c"), 1.0)], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_recipe_or_corpus_is_not_mixed_into_a_run(corpus: Corpus, whole: Path, tmp_path: Path) -> None:
     run = unfinished(whole, tmp_path / "run")
     with pytest.raises(RequestError, match=r"recipe.train.optimizer.lr: [0-9.]+ there, 0.002 asked for"):
@@ -293,6 +332,35 @@ def test_an_interrupt_writes_a_checkpoint_and_the_run_goes_on(
     assert signal.getsignal(number) == before
     assert pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "run")["resumed_from"] == 5
     assert_same(tmp_path / "run", whole)
+
+
+@forks
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_lets_the_workers_end_the_step(
+    number: signal.Signals, corpus: Corpus, tmp_path: Path
+) -> None:
+    """What Ctrl-C, a queue's cancel and a container's stop do."""
+    usual = Loop.optimizer_step
+
+    def interrupting(self: Loop, *args: Any, **kwargs: Any) -> None:
+        if self.trainer.global_step == 4:
+            subprocess.run(["kill", f"-{int(number)}", "--", f"-{os.getpgrp()}"])  # from outside: a worker obeys its parent quietly
+            time.sleep(1.0)  # a worker that dies of it is noticed now
+        usual(self, *args, **kwargs)
+
+    def child() -> None:
+        os.setpgid(0, 0)
+        Loop.optimizer_step = interrupting  # type: ignore[method-assign]
+        try:
+            pretrain(small_recipe(data__workers=2, train__steps=64), [(Corpus.open(corpus.path), 1.0)], tmp_path / "run")
+        except KeyboardInterrupt:
+            os._exit(130)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 130
+    assert (tmp_path / "run" / "checkpoints" / "latest").read_text() == "step-00000005\n"
 
 
 def test_bad_numbers_keep_the_last_good_state(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,8 @@ def test_a_batch_holds_so_many_windows_of_so_many_subjects(people: int, each: in
         rows = sampler.rows(step)
         who, count = np.unique(subject[rows], return_counts=True)
         assert len(who) == per_batch and set(count) == {each}
-        assert len(set(rows[: len(rows)])) >= len(rows) - each * (step > 0)  # twice only where a subject's own order starts anew
+        if step < people // per_batch:
+            assert len(set(rows)) == len(rows)  # none twice before a subject's own order starts anew
         visits[who] += 1
         if (step + 1) % (people // per_batch) == 0:
             assert visits.max() <= (step + 1) // (people // per_batch)  # at most once a round
@@ -129,7 +130,8 @@ def test_a_pair_is_two_windows_of_one_subject_and_adjacent_ones_touch(sources: l
         pair = batch.paired["window"]
         assert isinstance(pair, Batch) and torch.equal(pair.subject, batch.subject)  # type: ignore[arg-type]
         assert not (pair.index == batch.index).any()
-        np.testing.assert_array_equal(pair.x.numpy(), np.nan_to_num(sources[0].corpus.signal(pair.index.numpy())))  # type: ignore[union-attr]
+        truth = sources[0].corpus.signal(pair.index.numpy())  # type: ignore[union-attr]
+        np.testing.assert_allclose(pair.x.numpy(), np.nan_to_num(truth), atol=1e-6)
         if pairing == "adjacent":
             assert ((pair.start_s - batch.start_s).abs() == 1.0).all()  # type: ignore[operator]
             assert (index["record"].to_numpy()[pair.index] == index["record"].to_numpy()[batch.index]).all()
