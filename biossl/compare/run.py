@@ -24,8 +24,9 @@ from biossl.compare.corrupt import corruptions
 from biossl.compare.cost import Cost, measure, steps_for
 from biossl.compare.identity import check_identity
 from biossl.compare.jobs import Common, Job, do, load, make_jobs
-from biossl.compare.plan import N_DRAWS, Fold, agree, for_budget, make_folds, make_settings, own_steps, refuse_breaking
+from biossl.compare.plan import ALL, N_DRAWS, Fold, agree, for_budget, make_folds, make_settings, own_steps, refuse_breaking
 from biossl.corpus import Corpus
+from biossl.corpus.splits import default_split
 from biossl.errors import DataError, RequestError
 from biossl.ledger import commit, record_opening
 from biossl.models.transformer import pool_parts
@@ -158,7 +159,7 @@ def compare(
     result["paired"] = table.paired_rows(common, arrays, [r.name for r in budgeted], result["scores"])
     result["rows"] = table.fold_rows(common, each)
     result["notes"] = [*notes, *_notes(result, common)]
-    _opened(result, common, corpus, split, folds, within)
+    _opened(result, common, corpus, split if split is not None else default_split(corpus)[0], within)
     result["out"] = str(folder)
     _write(folder, result)
     return result
@@ -280,18 +281,16 @@ def _notes(result: dict[str, Any], common: Common) -> list[str]:
     return notes
 
 
-def _opened(
-    result: dict[str, Any], common: Common, corpus: Corpus, split: str | None, folds: int | None, within: str | None
-) -> None:
+def _opened(result: dict[str, Any], common: Common, corpus: Corpus, split: str | None, within: str | None) -> None:
     """A line in the ledger when rows of a test part were judged."""
-    names = corpus.split_names()
-    if within == "train" or (folds is not None and not names):
+    if within == "train" or split is None:
         return
-    main = {s["model"]: s["scores"][result["metric"]] for s in result["scores"] if s["key"] == "windows-1" and s["head"] != "kNN"}
+    main = {s["model"]: s["scores"][result["metric"]] for s in result["scores"] if s["key"] == ALL.key and s["head"] != "kNN"}
+    best = max((r["name"] for r in result["recipes"]), key=lambda name: main[name]["value"] or 0.0)
     entry = {
         "verb": "compare", "corpus": corpus.hash, "recipes": result["request"]["recipes"], "label": result["label"],
-        "split": split or (common.folds[0].split if folds is None else ", ".join(names)), "part": within or "test", "pool": common.pool,
-        "metric": result["metric"], "models": main, "seeds": common.seeds, "folds": len(common.folds),
+        "split": split, "part": within or "test", "pool": common.pool, "metric": result["metric"], "score": main[best],
+        "models": {name: found["value"] for name, found in main.items()}, "seeds": common.seeds, "folds": len(common.folds),
     }  # fmt: skip
     file, times = record_opening([corpus.path, common.out], entry)
     result["ledger"] = {"file": str(file), "openings": times}

@@ -96,7 +96,8 @@ class Train:
     schedule : Part
         Learning rate; one of :mod:`biossl.schedules`.
     accumulate : int
-        Micro-batches per optimiser step; ``data.batch_size`` is divided by it, so the result does not change.
+        Micro-batches per optimiser step; ``data.batch_size`` is divided by it, so the result does not change, except for losses
+        that compare the windows of a batch with each other.
     precision : str
         ``fp32`` or ``bf16`` (autocast; losses stay in fp32).
     clip_norm : float or None

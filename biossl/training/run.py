@@ -222,9 +222,7 @@ def _build(recipe: Recipe, spec: InputSpec) -> Objective:
         raise
 
 
-def _raise_out_of_memory(
-    error: Exception, text: str = "out of memory; double train.accumulate (the result stays the same) or lower data.batch_size"
-) -> None:
+def _raise_out_of_memory(error: Exception, text: str = "out of memory; double train.accumulate or lower data.batch_size") -> None:
     """MachineError when that is what the error says; the frameworks say it in three ways."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
         raise MachineError(text) from None

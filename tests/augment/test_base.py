@@ -337,12 +337,13 @@ def test_noise_reaches_the_leads_as_from_a_contact() -> None:
         assert 0.001 < x.abs().max() < 0.41  # mV: two electrodes at most 0.1 each, two pulls
 
 
-def test_mains_hum_has_its_frequency() -> None:
+def test_mains_hum_has_its_frequency_and_its_size() -> None:
     spec = InputSpec("eeg", 250.0, 2500, ("Cz",), ("eeg",), ("uV",))
-    zero = Batch(torch.zeros(1, 1, 2500), ("Cz",), 250.0)
+    zero = Batch(torch.zeros(64, 1, 2500), ("Cz",), 250.0)
     config = build(resolve(CONFIGS["augment"]["mains"]), {"amplitude": {"eeg": 5.0}, "hz": 60}, where="r")
-    x = config.build(spec)(zero, keys(1), 10).x[0, 0]  # type: ignore[attr-defined]
-    assert torch.fft.rfft(x).abs().argmax().item() / 10 == pytest.approx(60, abs=0.11)
+    x = config.build(spec)(zero, keys(64), 10).x[:, 0]  # type: ignore[attr-defined]
+    assert torch.fft.rfft(x[0]).abs().argmax().item() / 10 == pytest.approx(60, abs=0.11)
+    assert 4.7 < x.abs().max() <= 5.0  # uV: amplitudes are uniform up to the one that is set
 
 
 def test_a_dropped_lead_is_unobserved_and_one_that_was_observed_stays() -> None:

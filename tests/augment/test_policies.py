@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from biossl.corpus.card import load_card
 from biossl.keys import Keys
 from biossl.recipe import Recipe, load_recipe
 from biossl.recipe.check import EXAMPLES
+from biossl.recipe.tables import CONFIGS
 from biossl.resources import resources
 from biossl.signal import MODALITIES
 
@@ -60,3 +62,9 @@ def test_a_keeping_policy_breaks_no_label_of_a_packaged_card(policy: str) -> Non
 )
 def test_a_strong_policy_breaks_labels(policy: str, card: str, label: str) -> None:
     assert breaking(recipe(policy).augment, load_card(card).labels[label].depends)
+
+
+def test_the_page_names_every_augmentation_and_every_policy() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "methods" / "augmentations.md"
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in [*CONFIGS["augment"], *POLICIES] if f"`{name}`" not in text] == []

@@ -38,6 +38,8 @@ def test_it_fits_its_own_rows(corpus, longer):
     unknown = np.stack([y, np.where(np.arange(len(y)) % 3 == 0, np.nan, 1 - y)], axis=1)
     both = fitted(corpus, Target("multilabel", unknown, ("a", "b")))
     assert ((both[:, 1] > 0.5) == (y == 0)).mean() > 0.9
+    one = fitted(corpus, Target("binary", y[:, None], ("fast",)))
+    assert one.shape == (len(y), 1) and ((one[:, 0] > 0.5) == y).mean() > 0.9
 
 
 def test_equal_seeds_give_equal_predictions_whatever_ran_before(corpus):

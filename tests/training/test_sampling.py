@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from biossl.batch import Batch
 from biossl.errors import DataError
 from biossl.objectives.base import SamplePlan
-from biossl.training.data import MicroBatches, Source, make_loader, make_order, make_sources
+from biossl.training.data import MicroBatches, RawBatch, Source, make_loader, make_order, make_sources
 from biossl.training.sampling import SubjectPartners, SubjectRows, WeightedRows, motion
 
 
@@ -103,7 +103,7 @@ def test_pairs_do_not_depend_on_processes_micro_batches_workers_or_where_a_run_r
     sources: list[Source], plan: SamplePlan
 ) -> None:
     whole = MicroBatches(sources, order_of(sources, plan), accumulate=1)[4]
-    assert whole.pair is not None
+    assert isinstance(whole, RawBatch) and whole.pair is not None
     for accumulate, world in ((2, 1), (1, 2), (2, 2)):
         order = order_of(sources, plan, accumulate=accumulate)
         parts = [
@@ -129,7 +129,7 @@ def test_a_pair_is_two_windows_of_one_subject_and_adjacent_ones_touch(sources: l
     for batch in gather(make_loader(sources, order, accumulate=1, start_step=0, steps=10, workers=0), sources):
         pair = batch.paired["window"]
         assert isinstance(pair, Batch) and torch.equal(pair.subject, batch.subject)  # type: ignore[arg-type]
-        assert not (pair.index == batch.index).any()
+        assert not (pair.index == batch.index).any()  # type: ignore[attr-defined]
         truth = sources[0].corpus.signal(pair.index.numpy())  # type: ignore[union-attr]
         np.testing.assert_allclose(pair.x.numpy(), np.nan_to_num(truth), atol=1e-6)
         if pairing == "adjacent":
