@@ -196,7 +196,7 @@ def find_encoder(folder: str | Path) -> Path:
     candidates = [path, path / "encoder"]
     latest = path / "checkpoints" / "latest"
     if latest.is_file():
-        candidates.append(path / "checkpoints" / latest.read_text(encoding="utf-8").strip() / "encoder")
+        candidates.append(path / "checkpoints" / latest.read_text(encoding="utf-8", errors="replace").strip() / "encoder")
     for candidate in candidates:
         if (candidate / "encoder.yaml").is_file():
             absent = [f for f in FILES if not (candidate / f).is_file()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from biossl import __version__
-from biossl.atomic import atomic_file
+from biossl.atomic import atomic_file, write_bytes
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus
 from biossl.errors import BiosslError, DataError, RequestError
@@ -159,8 +160,9 @@ def _embed_part(folder: str, corpus_path: str, rows: tuple[int, int], file: str,
     encoder, corpus = _opened(folder, corpus_path)
     match = require_match(encoder.spec, corpus.spec, adapt=adapt)
     features = embed_rows(encoder, corpus, np.arange(*rows), match, pool=pool)
-    with atomic_file(file) as part, open(part, "wb") as handle:
-        np.save(handle, features, allow_pickle=False)
+    held = io.BytesIO()  # numpy's own writing does not say that the disk is full
+    np.save(held, features, allow_pickle=False)
+    write_bytes(file, held.getbuffer())
     return len(features)
 
 

@@ -256,7 +256,7 @@ def _rocket(job: Job, common: Common) -> Any:
     columns = [corpus.spec.ch_names.index(c) for c in names]
     train = index[job.fold.train]
     sample = np.sort(np.random.default_rng(job.seed).permutation(train)[:ROCKET_SAMPLE])
-    n_features = minirocket.features_for(len(train) + len(job.fold.judged))
+    n_features = minirocket.features_for(len(train) + len(job.fold.judged) * (1 + len(common.corruptions)))
     rocket = minirocket.fit(corpus.signal(sample)[:, columns], seed=job.seed, n_features=n_features)
 
     def features(corpus: Corpus, rows: Array) -> Array:

@@ -35,7 +35,7 @@ FOLD_SEED = 0  # folds and draws are the same whatever seeds are compared
 # ---------------------------------------------------------------------------------------------- recipes
 
 
-def agree(recipes: Sequence[Recipe], model_from: Recipe | None = None) -> list[Recipe]:
+def agree(recipes: Sequence[Recipe], model_from: Recipe | None = None, *, own_batch: bool = False) -> list[Recipe]:
     """The recipes, found to differ in objective, mask, augmentation and optimisation only.
 
     Parameters
@@ -43,6 +43,8 @@ def agree(recipes: Sequence[Recipe], model_from: Recipe | None = None) -> list[R
     recipes : sequence of Recipe
     model_from : Recipe, optional
         Its ``model`` section replaces that of every recipe.
+    own_batch : bool
+        Batch sizes may differ: a budget in operations or seconds weighs them, one in steps does not.
 
     Raises
     ------
@@ -57,18 +59,26 @@ def agree(recipes: Sequence[Recipe], model_from: Recipe | None = None) -> list[R
         raise RequestError(f"two recipes are named '{twice[0]}'; change the key 'name' of one")
     if model_from is not None:
         recipes = [dataclasses.replace(r, model=model_from.model) for r in recipes]
-    first = recipes[0].to_dict()
+    first = _sections(recipes[0], own_batch)
     for recipe in recipes[1:]:
-        there = recipe.to_dict()
+        there = _sections(recipe, own_batch)
         for section in ("modality", "model", "data"):
             key = _first_difference(first[section], there[section], section)
             if key:
                 help_ = " or add --model-from RECIPE" if section == "model" else ""
+                help_ = " or a budget that weighs it, --flops or --seconds" if key == "data.batch_size" else help_
                 raise RequestError(
                     f"{recipe.source or recipe.name}: '{key}' is {_at(there, key)}, in {recipes[0].source or recipes[0].name} it is "
                     f"{_at(first, key)}; a comparison needs the same: give --{key} VALUE for all{help_}"
                 )
     return list(recipes)
+
+
+def _sections(recipe: Recipe, own_batch: bool) -> dict[str, Any]:
+    """What must be equal, as plain values; loader processes change nothing."""
+    plain = recipe.to_dict()
+    plain["data"] = {k: v for k, v in plain["data"].items() if k != "workers" and not (own_batch and k == "batch_size")}
+    return plain
 
 
 def for_budget(recipe: Recipe, steps: int, seed: int) -> Recipe:

@@ -64,7 +64,7 @@ def compare(
     Parameters
     ----------
     recipes : sequence of Recipe
-        Their ``model`` and ``data`` sections must agree.
+        Their ``model`` and ``data`` sections must agree; ``data.batch_size`` only where the budget is in steps.
     corpus : path or Corpus
     label : str
         What heads predict; never seen in pretraining.
@@ -116,7 +116,7 @@ def compare(
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     folder = Path(out)
-    recipes = agree(recipes, model_from)
+    recipes = agree(recipes, model_from, own_batch=flops is not None or seconds is not None)
     for recipe in recipes:
         check_limits(recipe)
     pool_parts(pool)

@@ -129,7 +129,13 @@ def list_files(source: str | Path) -> tuple[Path, list[str]]:
         return root.parent, _members(root, root.name)
     out: list[str] = []
     seen: set[str] = set()
-    for folder, inner, files in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise RequestError(
+            f"{error.filename}: {error.strerror}, so what it holds is not known; change its rights or leave it out"
+        )
+
+    for folder, inner, files in os.walk(root, followlinks=True, onerror=refuse):
         real = os.path.realpath(folder)
         if real in seen:  # a link back into the tree
             inner.clear()

@@ -41,15 +41,23 @@ def detect(path: str | Path) -> str:
     'edf'
     """
     path = Path(path)
+    try:
+        return _detect(path)
+    except PermissionError:
+        raise RecordError("unreadable", "no permission to read it; change the file's rights", str(path)) from None
+    except OSError as error:
+        raise RecordError(
+            "unreadable", f"cannot be read ({error.strerror}); check the disk or copy it again", str(path)
+        ) from None
+
+
+def _detect(path: Path) -> str:
     if not path.is_file():
         if Path(f"{path}.hea").is_file():
             return "wfdb"
         raise RecordError("missing", "no such file; check the path", str(path))
-    try:
-        with open(path, "rb") as f:
-            start = f.read(4096)
-    except PermissionError:
-        raise RecordError("unreadable", "no permission to read it; change the file's rights", str(path)) from None
+    with open(path, "rb") as f:
+        start = f.read(4096)
     if not start.strip(b"\x00 \r\n\t"):
         raise RecordError("empty", "the file is empty; copy it again", str(path))
     if start[:8] in (EDF_MAGIC, BDF_MAGIC):

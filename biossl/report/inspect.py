@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biossl.corpus.discover import list_files
 from biossl.errors import RecordError
 from biossl.io import read
 from biossl.io.detect import detect
@@ -117,7 +118,8 @@ def recording_files(folder: Path) -> tuple[list[Path], int]:
     Signal files, segments of multi-segment records and marker files belong to a header and are not listed on their
     own. Text files and documents are counted as others.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    listed = {folder / path if (folder / path).exists() else folder / path.partition("!")[0] for path in list_files(folder)[1]}
+    files = sorted(p for p in listed if p.is_file())
     here = set(files)
     parts = set(_belonging(files))
     found, others = [], 0
@@ -140,8 +142,11 @@ def _belonging(files: list[Path]) -> Iterator[Path]:
     for path in files:
         if path.suffix != ".hea":
             continue
-        with open(path, encoding="latin-1") as f:
-            lines = [line for line in f.read(1 << 20).splitlines() if line.strip() and not line.startswith("#")]
+        try:
+            text = path.read_bytes()[: 1 << 20].decode("latin-1")
+        except OSError:
+            continue  # a line of its own when it is read
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if lines and re.match(r"\s*\S+/\d+\s", lines[0]):
             for line in lines[1:]:
                 yield path.parent / f"{line.split()[0]}.hea"  # whatever stands there; the reader refuses other folders

@@ -71,4 +71,4 @@ class FiniteGuard:
         latest = None if self.checkpoints is None else self.checkpoints / "latest"
         if latest is None or not latest.is_file():
             return "no checkpoint was written yet"
-        return f"the last good state is {latest.parent / latest.read_text(encoding='utf-8').strip()}"
+        return f"the last good state is {latest.parent / latest.read_text(encoding='utf-8', errors='replace').strip()}"

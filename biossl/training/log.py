@@ -85,13 +85,16 @@ class TrainLog:
         if resume_step == 0 or not path.exists():
             path.unlink(missing_ok=True)
             return
-        with open(path, newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            self.columns = list(reader.fieldnames or [])
-            if self.columns[:1] != ["step"]:
-                raise DataError(f"{path}: not a training log (no column 'step'); remove it and run the same command again")
-            # a row that was cut off by a kill has no number of its own: it is dropped like one of a later step
-            kept = [row for row in reader if (row["step"] or "").isdigit() and None not in row.values()]
+        try:
+            with open(path, newline="", encoding="utf-8") as handle:
+                reader = csv.DictReader(handle)
+                self.columns = list(reader.fieldnames or [])
+                # a row that was cut off by a kill has no number of its own: it is dropped like one of a later step
+                kept = [row for row in reader if (row.get("step") or "").isdigit() and None not in row.values()]
+        except (ValueError, csv.Error):  # not text
+            self.columns, kept = [], []
+        if self.columns[:1] != ["step"]:
+            raise DataError(f"{path}: not a training log (no column 'step'); remove it and run the same command again")
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, self.columns, lineterminator="\n")
         writer.writeheader()

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from biossl import __version__
-from biossl.atomic import folder_lock, write_text
-from biossl.checkpoint import load_encoder, require_match, save_encoder
+from biossl.atomic import folder_lock, require_free, write_text
+from biossl.checkpoint import load_encoder, require_match, require_tensors, save_encoder
 from biossl.config import dump_yaml, to_plain
 from biossl.corpus import Corpus, guard_split, subject_keys
 from biossl.corpus.splits import default_split
@@ -129,6 +130,7 @@ def pretrain(
     run.allow(plan, overwrite=overwrite)
     for source in sources:
         source.corpus.require_readable()
+    require_free(run.path, 2 * _checkpoint_bytes(objective))  # told now, not when the first checkpoint is written
     with folder_lock(run.path):
         found = run.begin(plan, overwrite=overwrite)
         facts = run.saved() if run.facts.is_file() else {}
@@ -164,6 +166,8 @@ def pretrain(
                 sources, order, accumulate=accumulate, start_step=start, steps=steps, workers=recipe.data.workers, rank=rank, world=world
             ),
         )  # fmt: skip
+        if checkpoint is not None:
+            _same_tensors(checkpoint, loop)
         loop.last.update(state.get("last", {}))
         loop.alarms.extend(state.get("alarms", []))
 
@@ -212,6 +216,21 @@ def _fit(
     if interrupt.requested and loop.trainer.global_step < loop.recipe.train.steps:
         note(f"stopped after step {loop.trainer.global_step}; its checkpoint is in {loop.checkpoints}")
         raise KeyboardInterrupt
+
+
+def _checkpoint_bytes(objective: Objective) -> int:
+    """About: all tensors, and AdamW's two moments of the trained ones."""
+    trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
+    return sum(t.nbytes for t in objective.state_dict().values()) + 2 * trained
+
+
+def _same_tensors(checkpoint: Path, loop: Loop) -> None:
+    """DataError when the checkpoint is not one of this loop: made by another version of biossl."""
+    file = checkpoint / "state" / "objective.safetensors"
+    with safe_open(file, framework="pt") as handle:
+        found = {k: tuple(handle.get_slice(k).get_shape()) for k in handle.keys()}  # noqa: SIM118 (not a dict)
+    expected = {k: tuple(v.shape) for k, v in loop.state_dict().items()}
+    require_tensors(str(file), expected, found, "go on with the biossl version in run.json, or begin again with --overwrite")
 
 
 def _build(recipe: Recipe, spec: InputSpec) -> Objective:

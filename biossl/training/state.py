@@ -200,8 +200,13 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((path / "state" / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged checkpoint ({getattr(error, 'strerror', None) or error})") from None
-    if state.get("format") != STATE_FORMAT:
-        raise DataError(f"{path}: checkpoint format {state.get('format')}, this biossl reads {STATE_FORMAT}")
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != STATE_FORMAT:
+        raise DataError(f"{path}: checkpoint format {found}, this biossl reads {STATE_FORMAT}")
+    kinds = {"step": int, "wall_s": float, "last": dict, "alarms": list, "groups": list, "trainer": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(state.get(key), kind)]
+    if wrong:
+        raise DataError(f"{path / 'state' / 'state.json'}: key '{wrong[0]}' is missing or of another type")
     return state
 
 
@@ -217,8 +222,8 @@ def find_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     try:
         named = folder / (folder / "latest").read_text(encoding="utf-8").strip()
         found.sort(key=lambda p: p != named)  # the named one first, the others newest first
-    except OSError:
-        pass  # killed between rename and `latest`: the newest it is
+    except (OSError, ValueError):
+        pass  # damaged, or killed between rename and `latest`: the newest it is
     for path in found:
         try:
             return path, verify_checkpoint(path)
@@ -333,10 +338,10 @@ class RunFolder:
         """What ``run.json`` holds; DataError when it is damaged."""
         try:
             saved: dict[str, Any] = json.loads(self.facts.read_text(encoding="utf-8"))
-            if not {"plan", "numeric_path"} <= set(saved):
+            if not isinstance(saved["plan"], dict) or set(saved["numeric_path"]) != set(NumericPath.__dataclass_fields__):
                 raise ValueError
             return saved
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, KeyError):
             raise DataError(f"{self.facts}: damaged; give another --out or --overwrite") from None
 
     def _compare(self, saved: dict[str, Any], plan: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,20 @@ from biossl.compare import compare, scratch
 from biossl.corpus import Corpus
 
 
-@pytest.fixture(autouse=True, scope="session")
-def small_baselines():
-    """Baselines at a size of seconds."""
+@contextmanager
+def small() -> Iterator[None]:
+    """Baselines at a size of seconds, and as they were afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scratch, "LEAST_STEPS", 3)
         patch.setattr(scratch, "EPOCHS", 1)
         patch.setattr(minirocket, "N_FEATURES", 168)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_baselines() -> Iterator[None]:
+    """For every test of the room."""
+    with small():
         yield
 
 
@@ -41,4 +50,5 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def finished(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """A whole comparison and its folder."""
     out = tmp_path_factory.mktemp("compare") / "out"
-    return compare(two_recipes(), corpus, "group", out=out, **SETTINGS), out
+    with small():
+        return compare(two_recipes(), corpus, "group", out=out, **SETTINGS), out

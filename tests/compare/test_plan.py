@@ -36,6 +36,15 @@ def test_another_backbone_or_data_section_is_refused_with_its_key(key, there, he
     assert "\n" not in str(caught.value)
 
 
+def test_batch_sizes_may_differ_where_the_budget_weighs_them():
+    other = small_recipe(name="other", data__batch_size=16, data__workers=1)
+    with pytest.raises(RequestError, match="'data.batch_size' is 16.*or a budget that weighs it, --flops or --seconds"):
+        agree([small_recipe(), other])
+    assert [r.data.batch_size for r in agree([small_recipe(), other], own_batch=True)] == [8, 16]
+    with pytest.raises(RequestError, match="'data.channels'"):
+        agree([small_recipe(), small_recipe(name="other", data__channels="[acc_x]")], own_batch=True)
+
+
 def test_a_forced_backbone_replaces_every_recipe_s():
     other = small_recipe(name="other", model__dim=32)
     assert [r.model.config.dim for r in agree([small_recipe(), other], model_from=other)] == [32, 32]

@@ -31,9 +31,10 @@ def test_resume_drops_later_and_torn_rows(tmp_path: Path) -> None:
     assert path.read_text() == "step,loss\n2,0.5\n4,0.4\n6,0.25\n"
     TrainLog(path)  # a new run
     assert not path.exists()
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="not a training log"):
-        TrainLog(path, resume_step=4)
+    for damaged in (b"a,b\n1,2\n", b"", b"\xff\xfe\x00\n", b'step,loss\n"' + b"x" * 200_000):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="not a training log"):
+            TrainLog(path, resume_step=4)
 
 
 def test_tally_gives_means_since_it_was_last_asked() -> None:

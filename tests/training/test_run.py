@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from corpus_factory import make_corpus
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training_toys import small_recipe
 
 from biossl.atomic import folder_lock
@@ -310,6 +311,70 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         state.find_checkpoint(run / "checkpoints")
 
 
+@pytest.mark.parametrize(
+    "change", [{"step": "6"}, {"groups": None}, {"trainer": None}, {"format": 9}, {"alarms": {}}], ids=lambda c: next(iter(c))
+)
+def test_a_state_that_cannot_be_gone_on_with_counts_as_damaged(
+    change: dict[str, Any], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sums agree: another version wrote it, or somebody mended them."""
+    run = unfinished(whole, tmp_path / "run")
+    newest, before = run / "checkpoints" / "step-00000006", run / "checkpoints" / "step-00000003"
+    shutil.copytree(newest, before)
+    file = newest / "state" / "state.json"
+    old = hashlib.sha256(file.read_bytes()).hexdigest()
+    changed = {k: v for k, v in (json.loads(file.read_text()) | change).items() if v is not None}
+    file.write_text(json.dumps(changed))
+    sums = (newest / "SHA256SUMS").read_text()
+    (newest / "SHA256SUMS").write_text(sums.replace(old, hashlib.sha256(file.read_bytes()).hexdigest()))
+    found = state.find_checkpoint(run / "checkpoints")
+    assert found is not None and found[0] == before
+    assert "step-00000006" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [b"step-00000099\n", b"", b"\xff\xfe\x00"])
+def test_latest_may_be_damaged(text: bytes, whole: Path, tmp_path: Path) -> None:
+    run = unfinished(whole, tmp_path / "run")
+    (run / "checkpoints" / "latest").write_bytes(text)
+    found = state.find_checkpoint(run / "checkpoints")
+    assert found is not None and found[0].name == "step-00000006"
+
+
+@pytest.mark.parametrize("change", [{"plan": "x"}, {"numeric_path": {"device": "cpu"}}, {"numeric_path": None}, []])
+def test_a_damaged_run_file_is_one_line(change: Any, corpus: Corpus, whole: Path, tmp_path: Path) -> None:
+    run = unfinished(whole, tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | change if change else change))
+    with pytest.raises(DataError, match=r"run\.json: damaged; give another --out or --overwrite"):
+        pretrain(small_recipe(), [(corpus, 1.0)], run)
+
+
+def test_a_checkpoint_with_other_tensors_is_one_line(corpus: Corpus, whole: Path, tmp_path: Path) -> None:
+    """As another version of biossl would leave it; the sums agree."""
+    run = unfinished(whole, tmp_path / "run")
+    newest = run / "checkpoints" / "step-00000006"
+    file = newest / "state" / "objective.safetensors"
+    old = hashlib.sha256(file.read_bytes()).hexdigest()
+    tensors = load_file(file)
+    tensors.pop("objective.encoder.norm.weight")
+    save_file(tensors, file)
+    sums = (newest / "SHA256SUMS").read_text()
+    (newest / "SHA256SUMS").write_text(sums.replace(old, hashlib.sha256(file.read_bytes()).hexdigest()))
+    with pytest.raises(
+        DataError, match=r"tensor objective\.encoder\.norm\.weight \(16\) is missing; go on with the biossl version"
+    ):
+        pretrain(small_recipe(), [(corpus, 1.0)], run)
+
+
+def test_room_for_a_checkpoint_is_asked_for_before_the_first_step(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**6, 10**6 - 10**4, 10**4))
+    with pytest.raises(MachineError, match="are needed and 0 MB are free"):
+        pretrain(small_recipe(monitor__every=0), [(corpus, 1.0)], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @forks
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_writes_a_checkpoint_and_the_run_goes_on(
@@ -344,7 +409,9 @@ def test_a_signal_to_the_whole_group_lets_the_workers_end_the_step(
 
     def interrupting(self: Loop, *args: Any, **kwargs: Any) -> None:
         if self.trainer.global_step == 4:
-            subprocess.run(["kill", f"-{int(number)}", "--", f"-{os.getpgrp()}"])  # from outside: a worker obeys its parent quietly
+            subprocess.run(
+                ["kill", f"-{int(number)}", "--", f"-{os.getpgrp()}"]
+            )  # from outside: a worker obeys its parent quietly
             time.sleep(1.0)  # a worker that dies of it is noticed now
         usual(self, *args, **kwargs)
 
