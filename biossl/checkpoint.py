@@ -34,6 +34,8 @@ FORMAT = 1
 _PICKLED = {".pth", ".pt", ".ckpt", ".bin", ".pkl", ".pickle"}
 _AMPLITUDE = {"ecg": 0.5, "eeg": 20.0, "eog": 50.0, "emg": 10.0, "acc": 0.3, "gyro": 1.0, "spo2": 1.0}
 _N_VALUES = 16
+_MAX_VALUES = 2**28  # tokens x width of one window: 1 GB
+_REMEDY = "copy the folder again or export the encoder anew"
 _TOLERANCE = 1e-3  # relative; other machines and threads differ by under 1e-5, another model by over 1e-2
 
 
@@ -154,11 +156,14 @@ def load_encoder(folder: str | Path, *, spec: InputSpec | None = None, adapt: bo
     path = find_encoder(folder)
     about = read_about(path)
     config = build(EncoderConfig, about["config"], where=f"{path / 'encoder.yaml'} config")
+    shapes = _weight_shapes(path)
     try:
-        encoder = empty_encoder(InputSpec.from_dict(about["spec"]), config)
-    except (TypeError, ValueError, KeyError) as error:
-        raise DataError(f"{path / 'encoder.yaml'}: key 'spec' is damaged ({error}); copy the folder again") from None
-    encoder.load_state_dict(_read_weights(path, encoder, about), assign=True)
+        spec_there = InputSpec.from_dict(about["spec"])
+        _require_plausible(path, config, spec_there, shapes)
+        encoder = empty_encoder(spec_there, config)
+    except (TypeError, ValueError, KeyError, ArithmeticError, RequestError) as error:
+        raise DataError(f"{path / 'encoder.yaml'}: key 'spec' or 'config' is damaged ({error}); copy the folder again") from None
+    encoder.load_state_dict(_read_weights(path, encoder, about, shapes), assign=True)
     found = fingerprint(encoder)
     _compare_fingerprint(path, about["fingerprint"], found)
     if spec is not None:
@@ -215,11 +220,13 @@ def read_about(path: Path) -> dict[str, Any]:
             f"{file}: format {about.get('format')} of architecture {about.get('architecture')} is not read by "
             f"biossl {__version__}; install the version that wrote it ({about.get('biossl', 'unknown')})"
         )
-    for key in ("config", "spec", "weights", "fingerprint"):
+    for key in ("config", "spec", "weights", "fingerprint", "seen"):
         if not isinstance(about.get(key), dict):
             raise DataError(f"{file}: key '{key}' is missing; copy the folder again")
-    seen = about.get("seen") or {}
-    if isinstance(seen.get("subjects"), str):
+    seen = about["seen"]
+    if not isinstance(seen.get("subjects", ""), str):  # read as nobody, they would let a test subject through
+        raise DataError(f"{file}: key 'seen.subjects' is damaged; copy the folder again")
+    if "subjects" in seen:
         seen["subjects"] = [unquote(key) for key in seen["subjects"].split()]
     return about
 
@@ -313,7 +320,10 @@ def fingerprint(encoder: TransformerEncoder) -> dict[str, Any]:
 
 
 def _compare_fingerprint(path: Path, stored: dict[str, Any], found: dict[str, Any]) -> None:
-    a = np.array([stored.get("norm", np.nan), *stored.get("embedding", [])], dtype=np.float64)
+    try:
+        a = np.array([stored.get("norm", np.nan), *stored.get("embedding", [])], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{path / 'encoder.yaml'}: key 'fingerprint' is damaged; copy the folder again") from None
     b = np.array([found["norm"], *found["embedding"]], dtype=np.float64)
     if a.shape != b.shape or not np.linalg.norm(a - b) <= _TOLERANCE * np.linalg.norm(b):
         raise DataError(
@@ -322,17 +332,40 @@ def _compare_fingerprint(path: Path, stored: dict[str, Any], found: dict[str, An
         )
 
 
-def _read_weights(path: Path, encoder: TransformerEncoder, about: dict[str, Any]) -> dict[str, Tensor]:
+def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the stored tensors, none of which is read."""
     file = path / "weights.safetensors"
-    remedy = "copy the folder again or export the encoder anew"
     try:
         with safe_open(file, framework="pt") as handle:
-            shapes = {k: tuple(handle.get_slice(k).get_shape()) for k in handle.keys()}  # noqa: SIM118 (not a dict)
+            slices = {k: handle.get_slice(k) for k in handle.keys()}  # noqa: SIM118 (not a dict)
+            odd = [k for k, s in slices.items() if s.get_dtype() != "F32"]
+            if odd:
+                raise DataError(f"{file}: tensor {odd[0]} is {slices[odd[0]].get_dtype()}, expected F32; {_REMEDY}")
+            return {k: tuple(s.get_shape()) for k, s in slices.items()}
     except SafetensorError as error:
-        raise DataError(f"{file}: not a whole safetensors file ({error}); {remedy}") from None
-    require_tensors(str(file), {k: tuple(v.shape) for k, v in encoder.state_dict().items()}, shapes, remedy)
+        raise DataError(f"{file}: not a whole safetensors file ({error}); {_REMEDY}") from None
+
+
+def _require_plausible(path: Path, config: EncoderConfig, spec: InputSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """DataError before anything of a size that only ``encoder.yaml`` states is made."""
+    file = path / "encoder.yaml"
+    widest = max((n for shape in shapes.values() for n in shape), default=0)
+    if config.dim > widest or config.depth > len(shapes):
+        raise DataError(f"{file}: dim {config.dim} and depth {config.depth} do not fit the stored weights; copy the folder again")
+    tokens = len(spec.ch_names) * spec.n_samples / max(1.0, config.patch_s * spec.sfreq)
+    if tokens * config.dim > _MAX_VALUES:
+        raise DataError(
+            f"{file}: n_samples {spec.n_samples} and patch_s {config.patch_s:g} make {tokens:.3g} tokens; mend the key"
+        )
+
+
+def _read_weights(
+    path: Path, encoder: TransformerEncoder, about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    file = path / "weights.safetensors"
+    require_tensors(str(file), {k: tuple(v.shape) for k, v in encoder.state_dict().items()}, shapes, _REMEDY)
     if sha256(file) != about["weights"].get("sha256"):
-        raise DataError(f"{file}: the bytes differ from the SHA-256 in encoder.yaml; {remedy}")
+        raise DataError(f"{file}: the bytes differ from the SHA-256 in encoder.yaml; {_REMEDY}")
     return load_file(file)
 
 

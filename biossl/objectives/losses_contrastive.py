@@ -9,7 +9,6 @@ part of no statistic.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biossl.distributed import all_gather
+from biossl.objectives.losses import full_precision
 
 SameSubject = Literal["negative", "positive", "drop"]
 
@@ -69,7 +69,7 @@ def nt_xent(
     """
     if same_subject != "negative" and subject is None:
         raise ValueError(f"same_subject '{same_subject}' needs the subject of every window")
-    with _full_precision(z1):
+    with full_precision(z1):
         z = F.normalize(torch.cat([all_gather(z1.float()), all_gather(z2.float())]), dim=1, eps=_EPS)
         n = len(z)
         itself = torch.eye(n, dtype=torch.bool, device=z.device)
@@ -119,7 +119,7 @@ def clocs_nce(a: Tensor, b: Tensor, *, temperature: float, subject: Tensor, vali
     >>> round(float(clocs_nce(z, z, temperature=1.0, subject=torch.arange(3))), 4)  # 2 log(1 + 2 / e)
     1.1029
     """
-    with _full_precision(a):
+    with full_precision(a):
         a, b = (F.normalize(_gather_second(z.float()), dim=-1, eps=_EPS) for z in (a, b))
         code = all_gather(subject)
         pairs = (code[:, None] == code).expand(len(a), -1, -1)
@@ -167,7 +167,7 @@ def vicreg(z1: Tensor, z2: Tensor, *, goal: float = 1.0, eps: float = 1e-4, vali
     >>> {k: round(float(v), 2) for k, v in vicreg(torch.zeros(4, 3), torch.ones(4, 3)).items()}
     {'invariance': 1.0, 'variance': 0.99, 'covariance': 0.0}
     """
-    with _full_precision(z1):
+    with full_precision(z1):
         z1, z2 = all_gather(z1.float()), all_gather(z2.float())
         use = _weights(z1, None if valid is None else all_gather(valid))
         D = z1.shape[1]
@@ -210,7 +210,7 @@ def barlow_twins(
     >>> {k: round(float(v), 4) for k, v in barlow_twins(z, z.flip(1)).items()}
     {'invariance': 2.0, 'redundancy': 0.01}
     """
-    with _full_precision(z1):
+    with full_precision(z1):
         z1, z2 = all_gather(z1.float()), all_gather(z2.float())
         use = _weights(z1, None if valid is None else all_gather(valid))
         n = use.sum().clamp_min(1)
@@ -243,8 +243,3 @@ def _weights(z: Tensor, valid: Tensor | None) -> Tensor:
 def _centred(z: Tensor, use: Tensor) -> Tensor:
     """Rows minus the mean of those that count; 0 for the others."""
     return (z - (z * use).sum(dim=0) / use.sum().clamp_min(1)) * use
-
-
-def _full_precision(z: Tensor) -> AbstractContextManager[object]:
-    """Matrix products under autocast would be in half precision; a tensor without memory has no autocast."""
-    return nullcontext() if z.device.type == "meta" else torch.autocast(z.device.type, enabled=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import edfio
@@ -126,3 +127,40 @@ def test_a_header_that_points_elsewhere_costs_its_own_line(tmp_path: Path, capsy
     (tmp_path / "plot").mkdir()
     code, _, err = run(capsys, str(tmp_path / "rec.hea"), "--plot", str(tmp_path / "plot"), "--overwrite")
     assert code == 2 and "a folder" in err
+
+
+def test_a_folder_that_may_not_be_read_is_said_to_be_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold recordings: silence would be a wrong count."""
+    record(tmp_path)
+    (tmp_path / "closed").mkdir()
+    usual = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    code, out, err = run(capsys, str(tmp_path))
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "closed: Permission denied" in err and "change its rights or leave it out" in err
+
+
+def test_a_file_that_may_not_be_read_costs_one_line_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path, "good")
+    record(tmp_path, "shut")
+    usual = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "shut.hea":
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    code, out, _ = run(capsys, str(tmp_path))
+    assert code == 0 and "1 files read, 1 not readable" in out and "shut.hea" in out
+    assert sum(line.startswith("! unreadable") for line in out.splitlines()) == 1
