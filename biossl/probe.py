@@ -162,7 +162,11 @@ def probe(
         result |= cross_validate(models, rows, judged, seed)
     else:
         draws = _draws(rows, train, labels_fraction, n_subjects, seed)
-        result["counts"] = {"train": count_rows(corpus, rows, train), "judged": count_rows(corpus, rows, judged), "draws": len(draws)}
+        result["counts"] = {
+            "train": count_rows(corpus, rows, train),
+            "judged": count_rows(corpus, rows, judged),
+            "draws": len(draws),
+        }
         result |= held_out(models, rows, draws, judged, seed)
         if few:
             notes.append(
@@ -232,6 +236,7 @@ def labelled_rows(corpus: Corpus, label: str, split: str | None) -> tuple[Rows, 
 
 
 def check_rows(corpus: Corpus, rows: Rows, train: Array, judged: Array, label: str, split: str | None, part: str) -> None:
+    """DataError where heads could not be trained on ``train`` or judged on ``judged``: nothing labelled, one class, shared subjects."""
     where = f"{corpus.path}: label '{label}'"
     if split is not None:
         for name, some in (("train", train), (part, judged)):
@@ -259,6 +264,7 @@ def check_rows(corpus: Corpus, rows: Rows, train: Array, judged: Array, label: s
 
 
 def count_rows(corpus: Corpus, rows: Rows, some: Array) -> dict[str, Any]:
+    """Windows, records, subjects and, for classes, windows of each, of ``some`` of the labelled rows."""
     index = rows.index[some]
     y = rows.target.y[some]
     out: dict[str, Any] = {

@@ -241,6 +241,7 @@ def spread(n: int, limit: int, seed: int) -> Array:
 
 
 def standardise(a: Array, b: Array) -> tuple[Array, Array]:
+    """``a`` and ``b`` scaled by mean and deviation of ``a``; missing values become its median."""
     pipe = make_pipeline(StandardScaler())
     if np.isnan(a).any() or np.isnan(b).any():
         pipe = make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler())

@@ -7,7 +7,7 @@ ramp used for EMA momentum and weight decay; and for each learning rate a small 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 def linear_ramp(step: int, *, total: int, start: float, end: float) -> float:
@@ -117,6 +117,8 @@ def infinite(
     left = step - (total - anneal_steps)
     if anneal_steps > 0 and left > 0:
         return constant_lr * (floor_lr / constant_lr) ** min(left / anneal_steps, 1.0)
+    if step - warmup_steps >= cooldown_steps:
+        return constant_lr
     return _cosine((step - warmup_steps) / max(cooldown_steps, 1), peak, constant_lr)
 
 
@@ -128,6 +130,10 @@ class WarmupCosine:
     start_lr: float = 1e-6
     floor_lr: float = 1e-6
     from_start: bool = False
+
+    def released_from(self, total: int) -> int | None:
+        """None: the rate falls throughout, so there is no point to go on from."""
+        return None
 
     def value(self, step: int, *, peak: float, total: int) -> float:
         """Learning rate at ``step``."""
@@ -163,6 +169,14 @@ class ConstantCooldown:
             floor_lr=self.floor_lr,
         )
 
+    def released_from(self, total: int) -> int | None:
+        """Finished steps after which the rate only falls, for release: from there a run can be gone on with."""
+        return max(total - self.cooldown_steps, 1)
+
+    def from_constant(self) -> ConstantCooldown:
+        """The schedule of a run that goes on: no warm-up."""
+        return replace(self, warmup_steps=0)
+
 
 @dataclass
 class Infinite:
@@ -188,3 +202,11 @@ class Infinite:
             start_lr=self.start_lr,
             floor_lr=self.floor_lr,
         )
+
+    def released_from(self, total: int) -> int | None:
+        """Finished steps after which the rate only falls, for release: from there a run can be gone on with."""
+        return max(total - self.anneal_steps, 1)
+
+    def from_constant(self) -> Infinite:
+        """The schedule of a run that goes on: neither warm-up nor cool-down, ``constant_lr`` from the first step."""
+        return replace(self, warmup_steps=0, cooldown_steps=0)

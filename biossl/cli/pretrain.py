@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from biossl.cli import say
@@ -18,6 +19,17 @@ def arguments(parser: Any) -> None:
         "corpus", type=str, nargs="+", help="a corpus folder; several: CORPUS=weight, the weight being its share of steps"
     )
     parser.add_argument("--init", type=str, default=None, help="begin from the weights of this encoder folder")
+    parser.add_argument(
+        "--continue",
+        dest="continue_from",
+        type=str,
+        default=None,
+        help="go on with this finished run from before its anneal (schedules infinite, constant_cooldown), on these recordings",
+    )
+    parser.add_argument(
+        "--old", type=str, default=None, help="with --continue: corpus of the old task, to see what was forgotten"
+    )
+    parser.add_argument("--label", type=str, default=None, help="label of --old to judge by")
     parser.add_argument(
         "--splits",
         type=str,
@@ -41,15 +53,40 @@ def run(args: Any) -> dict[str, Any]:
     if args.seed is not None:
         overrides["seed"] = str(args.seed)
     recipe = load_recipe(args.recipe, overrides)
+    old = _old_task(args)
     corpora = [(Corpus.open(path), weight) for path, weight in map(parse_corpus, args.corpus)]
     names = "+".join(corpus.path.resolve().name for corpus, _ in corpora)
     out = Path(args.out) if args.out else Path("runs") / f"{recipe.name}-{names}"
-    result = pretrain(recipe, corpora, out, init=args.init, split=args.splits, overwrite=args.overwrite)
+    result = pretrain(
+        recipe, corpora, out, init=args.init, continue_from=args.continue_from, split=args.splits, overwrite=args.overwrite
+    )
     say(
         f"{result['steps']} steps, loss {result['numbers'].get('loss', float('nan')):.4g}; encoder in {result['encoder']}; "
         f"next: biossl probe {result['run']} CORPUS --label NAME{_splits(corpora, args.splits)}"
     )
+    if old is not None:
+        from biossl.atomic import write_text
+        from biossl.forgetting import as_line, forgetting
+
+        result["forgetting"] = forgetting(args.continue_from, result["run"], old, args.label, seed=recipe.seed)
+        write_text(Path(result["run"]) / "forgetting.json", json.dumps(result["forgetting"], indent=1, allow_nan=False) + "\n")
+        say(as_line(result["forgetting"]))
     return result
+
+
+def _old_task(args: Any) -> Any:
+    """The corpus of the old task, found to be usable before anything is trained; None without one."""
+    from biossl.corpus import Corpus
+
+    if (args.old is None) != (args.label is None):
+        raise RequestError("--old CORPUS and --label NAME go together: the old task is a label of a corpus")
+    if args.old is None:
+        return None
+    if args.continue_from is None:
+        raise RequestError("--old needs --continue RUN, the run whose task may be forgotten")
+    corpus = Corpus.open(args.old)
+    corpus.labels(args.label)
+    return corpus
 
 
 def _splits(corpora: Any, given: str | None) -> str:

@@ -48,6 +48,8 @@ class Loop(LightningModule):
         ``RUN/checkpoints``.
     bar : Progress, optional
     interrupt : Interrupt, optional
+    begin : callable, optional
+        Called with the new optimiser, to put an earlier run's moments into it.
 
     Attributes
     ----------
@@ -61,20 +63,25 @@ class Loop(LightningModule):
         self, objective: Objective, recipe: Recipe, *, sources: list[Source], loader: Callable[[int, int], Any],
         log: TrainLog | None = None, watcher: Watcher | None = None, checkpoints: Path | None = None,
         bar: Progress | None = None, interrupt: Interrupt | None = None,
+        begin: Callable[[torch.optim.Optimizer], None] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.objective, self.recipe, self.sources = objective, recipe, sources
         self.loader, self.log_file, self.watcher = loader, log, watcher
-        self.checkpoints, self.bar, self.interrupt = checkpoints, bar, interrupt
+        self.checkpoints, self.bar, self.interrupt, self.begin = checkpoints, bar, interrupt, begin
         self.tally, self.variances = Tally(), Variances()
         self.last: dict[str, float] = {}
         self.alarms: list[str] = []
         self._alarmed = False
+        self._released = recipe.train.schedule.config.released_from(recipe.train.steps)
         self._guard = FiniteGuard(sources, checkpoints)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its schedules are set before every step."""
-        return make_optimizer(self.objective, self.recipe.train)
+        optimizer = make_optimizer(self.objective, self.recipe.train)
+        if self.begin is not None:
+            self.begin(optimizer)
+        return optimizer
 
     def train_dataloader(self) -> Any:
         """The micro-batches of this process."""
@@ -145,7 +152,8 @@ class Loop(LightningModule):
         if collapse or probed or due(monitor.log_every):
             self._log(step, collapse=collapse, probe=probed)
         stopped = self.interrupt is not None and self.interrupt.requested
-        if self.checkpoints is not None and (due(self.recipe.checkpoint.every) or step == self.recipe.train.steps or stopped):
+        save = due(self.recipe.checkpoint.every) or step in (self.recipe.train.steps, self._released) or stopped
+        if self.checkpoints is not None and save:
             self._guard.check()
             self.trainer.save_checkpoint(self.checkpoints / checkpoint_name(step))
             self.tally.restart_clock()

@@ -31,6 +31,7 @@ from biossl.progress import Progress
 from biossl.recipe import Recipe
 from biossl.recipe.limits import check_limits
 from biossl.signal import InputSpec
+from biossl.training.continuing import find_past, without_beginning
 from biossl.training.data import Source, make_loader, make_order, make_sources
 from biossl.training.log import TrainLog
 from biossl.training.loop import Loop
@@ -47,6 +48,7 @@ def pretrain(
     out: str | Path,
     *,
     init: str | Path | None = None,
+    continue_from: str | Path | None = None,
     split: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -62,6 +64,10 @@ def pretrain(
         CPU, bit for bit that of a run that was never stopped.
     init : path, optional
         Encoder folder to begin from. Its architecture and input must be those of recipe and corpus.
+    continue_from : path, optional
+        Finished run to go on from: from its checkpoint before the anneal, with its averaged copies and optimiser moments and no
+        second warm-up. Both schedules must have a constant phase (``infinite``, ``constant_cooldown``); momentum of the averages
+        and other schedules begin anew.
     split : str, optional
         Split whose part ``train`` is used; default :func:`~biossl.corpus.splits.default_split`, and all rows of a corpus
         without splits.
@@ -96,11 +102,20 @@ def pretrain(
         )
     check_limits(recipe)
     begun = time.monotonic()
+    past = None
+    if continue_from is not None:
+        if init is not None:
+            raise RequestError("--init and --continue both say where to begin; give one of them")
+        past = find_past(continue_from, recipe)
+        recipe = without_beginning(recipe)
     sources, notes = make_sources(corpora, channels=recipe.data.channels, split=split)
     _guard(sources, split)
     spec = sources[0].spec
     objective = _build(recipe, spec)
     started_from = _load_init(objective, init) if init is not None else {}
+    if past is not None:
+        require_match(load_encoder(past.checkpoint / "encoder").spec, spec)
+        started_from = {"hash": past.hash, "seen": past.seen}
     plan = {
         "recipe": recipe.to_dict(),
         "corpora": [
@@ -156,18 +171,23 @@ def pretrain(
             note(line)
         if checkpoint is not None:
             note(f"going on from {checkpoint} ({steps - start} of {steps} steps to do)")
+        elif past is not None:
+            note(f"continues {past.run} from {past.checkpoint.name}, before its anneal")
 
         interrupt = Interrupt()
         bar = Progress(steps - start, "pretrain", "steps")
         loop = Loop(
             objective, recipe, sources=sources, watcher=watcher, checkpoints=run.checkpoints, bar=bar, interrupt=interrupt,
-            log=TrainLog(run.log, resume_step=start),
+            log=TrainLog(run.log, resume_step=start), begin=past.moments if past is not None and checkpoint is None else None,
             loader=lambda rank, world: make_loader(
                 sources, order, accumulate=accumulate, start_step=start, steps=steps, workers=recipe.data.workers, rank=rank, world=world
             ),
         )  # fmt: skip
         if checkpoint is not None:
             _same_tensors(checkpoint, loop)
+        elif past is not None:
+            _same_tensors(past.checkpoint, loop)
+            past.start(loop)
         loop.last.update(state.get("last", {}))
         loop.alarms.extend(state.get("alarms", []))
 
@@ -177,6 +197,7 @@ def pretrain(
         io = RunCheckpointIO(
             run.checkpoints,
             keep=recipe.checkpoint.keep,
+            always=recipe.train.schedule.config.released_from(steps),
             save_encoder=write_encoder,
             facts=lambda: {"wall_s": spent + time.monotonic() - begun, "last": loop.last, "alarms": loop.alarms},
         )

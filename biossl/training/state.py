@@ -110,14 +110,23 @@ class RunCheckpointIO(CheckpointIO):
         Checkpoints that stay.
     save_encoder : callable
         Writes the encoder folder at a path.
+    always : int, optional
+        Step whose checkpoint stays besides: the one before the anneal.
     facts : callable
         Plain values that go into ``state.json`` beside the step.
     """
 
     def __init__(
-        self, folder: Path, *, keep: int, save_encoder: Callable[[Path], None], facts: Callable[[], dict[str, Any]]
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        save_encoder: Callable[[Path], None],
+        facts: Callable[[], dict[str, Any]],
+        always: int | None = None,
     ) -> None:
         self.folder, self.keep, self._save_encoder, self._facts = folder, max(1, keep), save_encoder, facts
+        self._always = None if always is None else checkpoint_name(always)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint folder whole; RUN/checkpoints/latest names it afterwards."""
@@ -158,7 +167,7 @@ class RunCheckpointIO(CheckpointIO):
             raise machine_error(final, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        for old in sorted(self.folder.glob("step-*[0-9]"))[: -self.keep]:
+        for old in [p for p in sorted(self.folder.glob("step-*[0-9]")) if p.name != self._always][: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def load_checkpoint(
@@ -179,6 +188,15 @@ class RunCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint folder."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+def optimizer_moments(path: Path) -> dict[int, dict[str, Tensor]]:
+    """State of the one optimiser of a checkpoint: number of the parameter -> name -> tensor."""
+    state = json.loads((path / "state" / "state.json").read_text(encoding="utf-8"))
+    moments: dict[int, dict[str, Tensor]] = _unflatten(load_file(path / "state" / "optimizer.safetensors"), state["groups"])[0][
+        "state"
+    ]
+    return moments
 
 
 def verify_checkpoint(path: Path) -> dict[str, Any]:
