@@ -27,7 +27,7 @@ RANKS = [
     ("recipe",),
     ("checkpoint",),
     ("importers",),
-    ("inference", "metrics", "baselines", "minirocket", "probe", "probe_text", "protocol", "judging", "ledger", "embeddings"),
+    ("inference", "metrics", "baselines", "minirocket", "probe", "forgetting", "probe_text", "protocol", "judging", "ledger", "embeddings"),
     ("training",),
     ("compare",),
     ("downstream", "audit", "export", "bench"),
