@@ -25,6 +25,7 @@ from biossl import __version__
 from biossl.atomic import atomic_file, write_bytes
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus
+from biossl.corpus.card import Card, load_card
 from biossl.errors import BiosslError, DataError, RequestError
 from biossl.inference import embed_rows, embed_windows, pick_device, windows_of_file
 from biossl.models.transformer import TransformerEncoder, pool_parts
@@ -32,6 +33,8 @@ from biossl.progress import Progress, track
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from biossl.corpus.views import Cut
 
 Array = NDArray[Any]
 PER = ("window", "recording", "subject")
@@ -48,6 +51,8 @@ def embed_to_parquet(
     wide: bool = False,
     pool: str = "mean",
     adapt: bool = False,
+    card: str | Path | None = None,
+    keep_names: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the table of embeddings of a corpus or of recording files.
@@ -69,7 +74,12 @@ def embed_to_parquet(
     pool : str
         ``mean``, ``std``, ``max`` or several joined by ``+``.
     adapt : bool
-        Accept a corpus with other channels (a subset) or filters than the encoder's.
+        Accept a corpus or files with other channels (a subset) or, of a corpus, filters than the encoder's.
+    card : str or path, optional
+        Of recording files: the card that says how they are read (columns of a table, names and units of channels).
+    keep_names : bool
+        Of recording files: the column ``record`` holds their names. Otherwise it holds ``file-0001`` for the first file
+        given, and so on: a name may be a patient's.
     overwrite : bool
 
     Returns
@@ -99,12 +109,16 @@ def embed_to_parquet(
     sources = [Path(s) for s in (source if isinstance(source, list) else [source])]
     folder = find_encoder(encoder_folder)
     encoder = load_encoder(folder).to(pick_device())
+    of_corpus = len(sources) == 1 and sources[0].is_dir()
+    if of_corpus and (card is not None or keep_names):
+        raise RequestError(f"{sources[0]}: a corpus has its own card and record names; leave out --card and --keep-names")
     facts: dict[str, Any] = {
         "biossl": __version__, "encoder": encoder.info["hash"], "corpus": "", "pool": pool, "per": per,
         "dim": encoder.dim * dim_parts, "spec": encoder.spec.to_dict(), "notes": [],
     }  # fmt: skip
     unreadable: list[str] = []
-    if len(sources) == 1 and sources[0].is_dir():
+    told: list[str] = []  # may name files, so it never enters the table
+    if of_corpus:
         corpus = Corpus.open(sources[0])
         match = require_match(encoder.spec, corpus.spec, adapt=adapt)
         facts |= {"corpus": corpus.hash, "notes": list(match.notes)}
@@ -114,7 +128,10 @@ def embed_to_parquet(
     elif per == "subject":
         raise RequestError("--per subject: recording files do not say whose they are; convert them with a card first")
     else:
-        pieces = _file_pieces(encoder, sources, pool, unreadable)
+        if not keep_names:
+            told.append("record file-0001 is the first file given, and so on; --keep-names writes the files' names instead")
+        how = load_card(card) if card is not None else None
+        pieces = _file_pieces(encoder, sources, pool, unreadable, told, card=how, adapt=adapt, keep_names=keep_names)
     if per != "window":
         pieces = iter([_grouped(pieces, {"recording": "record", "subject": "subject"}[per])])
     n = _write(out, pieces, facts, wide)
@@ -122,7 +139,7 @@ def embed_to_parquet(
         shutil.rmtree(left, ignore_errors=True)
     return {
         "out": str(out), "rows": n, "per": per, "dim": facts["dim"], "pool": pool, "encoder": facts["encoder"],
-        "corpus": facts["corpus"], "unreadable": unreadable, "notes": facts["notes"],
+        "corpus": facts["corpus"], "unreadable": unreadable, "notes": [*facts["notes"], *told],
     }  # fmt: skip
 
 
@@ -133,6 +150,7 @@ def _corpus_pieces(folder: Path, corpus: Corpus, parts: Path, pool: str, adapt: 
     """(keys, embeddings) of each part, after all parts are there."""
     from joblib import Parallel, delayed
 
+    keys = _keys(corpus)  # first: a table that is damaged is told before any work
     corpus.prepare()  # the memory map is made once, not by every task
     ranges = [(i, min(i + PART_ROWS, len(corpus))) for i in range(0, len(corpus), PART_ROWS)]
     files = [parts / f"part-{i:05d}.npy" for i in range(len(ranges))]
@@ -144,7 +162,6 @@ def _corpus_pieces(folder: Path, corpus: Corpus, parts: Path, pool: str, adapt: 
         work = (delayed(_embed_part)(str(folder), str(corpus.path), r, str(f), pool, adapt) for r, f in missing)
         for n in Parallel(return_as="generator")(work):
             bar.update(n)
-    keys = _keys(corpus)
     for (a, b), file in zip(ranges, files, strict=True):
         yield keys.iloc[a:b], np.load(file, allow_pickle=False)
 
@@ -193,30 +210,45 @@ def _keys(corpus: Corpus) -> pd.DataFrame:
 
 
 def _file_pieces(
-    encoder: TransformerEncoder, files: list[Path], pool: str, unreadable: list[str]
-) -> Iterator[tuple[pd.DataFrame, Array]]:
+    encoder: TransformerEncoder, files: list[Path], pool: str, unreadable: list[str], told: list[str], *,
+    card: Card | None, adapt: bool, keep_names: bool,
+) -> Iterator[tuple[pd.DataFrame, Array]]:  # fmt: skip
     """(keys, embeddings) of each file; a file that cannot be used costs one line, the last good one missing an error."""
     records: set[str] = set()
-    for file in track(files, len(files), "embed", "files"):
+    for number, file in enumerate(track(files, len(files), "embed", "files"), start=1):
         try:
-            cut = windows_of_file(file, encoder.spec)
+            cut = windows_of_file(file, encoder.spec, card=card, adapt=adapt)
+            if not len(cut.data):
+                reasons = ", ".join(f"{n} {why}" for why, n in cut.dropped.items() if n) or "shorter than one window"
+                raise DataError(f"{file}: no window of {encoder.spec.window_s:g} s ({reasons})")
+            names = _observed(file, cut, encoder, told) if adapt else encoder.spec.ch_names
         except BiosslError as error:
             unreadable.append(str(error))
             continue
-        if not len(cut.data):
-            reasons = ", ".join(f"{n} {why}" for why, n in cut.dropped.items() if n) or "shorter than one window"
-            unreadable.append(f"{file}: no window of {encoder.spec.window_s:g} s ({reasons})")
-            continue
-        record = cut.record if cut.record not in records else str(file)  # two folders may hold files of one name
+        record = f"file-{number:04d}"
+        if keep_names:
+            record = cut.record if cut.record not in records else str(file)  # two folders may hold files of one name
         records.add(record)
         frame = pd.DataFrame({
             "subject": pd.array([cut.subject] * len(cut.data), dtype="string"), "record": record, "segment": cut.segment,
             "start_s": cut.start_s, "split": "", "event": "", "quality": cut.quality,
         })  # fmt: skip
-        yield frame, embed_windows(encoder, cut.data, encoder.spec.ch_names, encoder.spec.sfreq, pool=pool)
+        x = cut.data[:, [encoder.spec.ch_names.index(n) for n in names]]
+        yield frame, embed_windows(encoder, x, names, encoder.spec.sfreq, pool=pool)
     if not records:
         more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
         raise DataError(f"{unreadable[0]}{more}" if unreadable else "no files; name at least one recording")
+
+
+def _observed(file: Path, cut: Cut, encoder: TransformerEncoder, told: list[str]) -> tuple[str, ...]:
+    """Channels of the encoder that a file has, as with a corpus that lacks some; a note names the others."""
+    there = np.isfinite(cut.data).any(axis=(0, 2))
+    absent = " ".join(n for n, has in zip(encoder.spec.ch_names, there, strict=True) if not has)
+    if absent and encoder.config.tokenizer == "joint":
+        raise DataError(f"{file}: channels {absent} are missing; an encoder with a joint tokenizer needs all of its channels")
+    if absent:
+        told.append(f"adapted {file}: channels {absent} are unobserved")
+    return tuple(n for n, has in zip(encoder.spec.ch_names, there, strict=True) if has)
 
 
 # ---------------------------------------------------------------------------------------------- rows and file

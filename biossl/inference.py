@@ -6,8 +6,9 @@ is written to disk is ``embeddings.py``; no training and no scores.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from biossl.batch import Batch
 from biossl.checkpoint import Match, require_match
 from biossl.corpus import Corpus
-from biossl.errors import RecordError
+from biossl.errors import RecordError, RequestError
 from biossl.models.transformer import Encoded, TransformerEncoder, pool_parts, pool_tokens
 from biossl.progress import Progress
 
 if TYPE_CHECKING:
+    from biossl.corpus.card import Card, Files
     from biossl.corpus.views import Cut
     from biossl.signal import InputSpec
 
@@ -157,7 +159,7 @@ def embed_rows(
     return embed_windows(encoder, x, names, corpus.spec.sfreq, pool=pool, layers=layers)
 
 
-def windows_of_file(path: str | Path, spec: InputSpec) -> Cut:
+def windows_of_file(path: str | Path, spec: InputSpec, *, card: Card | None = None, adapt: bool = False) -> Cut:
     """Windows of one recording file as an encoder wants them: its channels, filter, rate and length, no overlap.
 
     Parameters
@@ -166,6 +168,10 @@ def windows_of_file(path: str | Path, spec: InputSpec) -> Cut:
         A file :func:`biossl.io.read` understands; units and channel names are the file's own.
     spec : InputSpec
         The encoder's.
+    card : Card, optional
+        Says how files of this name are read: columns of a table, names and units of channels.
+    adapt : bool
+        Channels that the file does not have are unobserved (NaN) instead of an error.
 
     Returns
     -------
@@ -176,22 +182,46 @@ def windows_of_file(path: str | Path, spec: InputSpec) -> Cut:
     ------
     RecordError
         The file cannot be read, or a channel is missing.
+    RequestError
+        The card knows no file of this name, or is of another modality.
     """
     from biossl.corpus.card import Card, Files, Filter, View
     from biossl.corpus.views import cut
     from biossl.io import read
 
-    recordings = read(path, modality=spec.modality)
     view = View(
         sfreq=spec.sfreq, window_s=spec.window_s, stride_s=spec.window_s, channels=list(spec.ch_names),
-        filter=Filter(**asdict(spec.filter)), reference=cast(Any, spec.reference),
+        filter=Filter(**asdict(spec.filter)), reference=cast(Any, spec.reference), optional_channels=adapt,
     )  # fmt: skip
-    card = Card(
-        format=1, name="file", title="", modality=cast(Any, spec.modality), licence="", citation="", version="", obtain="",
-        files=[Files(pattern=".*", reader="wfdb")], native_sfreq=sorted({r.sfreq for r in recordings}), views={"file": view},
-        public=False,
-    )  # fmt: skip
+    if card is None:
+        recordings = read(path, modality=spec.modality)
+        card = Card(
+            format=1, name="file", title="", modality=cast(Any, spec.modality), licence="", citation="", version="", obtain="",
+            files=[Files(pattern=".*", reader="wfdb")], native_sfreq=[], views={}, public=False,
+        )  # fmt: skip
+    else:
+        if card.modality != spec.modality:
+            raise RequestError(f"--card {card.name}: its signals are {card.modality}, the encoder's {spec.modality}")
+        files = _files_entry(card, path)
+        recordings = read(
+            path,
+            modality=card.modality,
+            channel_map=card.channel_map,
+            units=card.units,
+            annotations=files.annotations,
+            table=files.table,
+        )
+    card = replace(card, views={"file": view}, native_sfreq=sorted({r.sfreq for r in recordings}))
     try:
         return cut(card, "file", recordings)
     except RecordError as error:
         raise RecordError(error.code, str(error), str(path)) if str(path) not in str(error) else error from None
+
+
+def _files_entry(card: Card, path: str | Path) -> Files:
+    """The card's entry whose pattern a file's name matches."""
+    for files in card.files:
+        if re.fullmatch(rf"(?:.*[/!])?(?:{files.pattern})", Path(path).absolute().as_posix()):
+            return files
+    patterns = " or ".join(repr(f.pattern) for f in card.files)
+    raise RequestError(f"{path}: card {card.name} knows no file of this name ({patterns}); give the card of this data set")

@@ -106,9 +106,10 @@ def _summary(table: dict[tuple[str, str], list[protocol.Fitted]], target: Target
             entry["setting"] = settings if len(set(settings)) > 1 else settings[0]
             inner = [f.inner for f in fits if f.inner is not None]
             entry["inner"] = float(np.mean(inner)) if inner else None
-        for metric in metrics.METRICS[target.kind]:
-            interval = metrics.subject_bootstrap(target.y, predictions, subject, metric, seed=seed).to_dict()
-            each = [metrics.score(target.y, p, metric) for p in predictions]
+        for metric in scored(target):
+            y, some = _as_asked(target, predictions, metric)
+            interval = metrics.subject_bootstrap(y, some, subject, metric, seed=seed).to_dict()
+            each = [metrics.score(y, p, metric) for p in some]
             entry["scores"][metric] = interval | ({"min": _plain(min(each)), "max": _plain(max(each))} if len(each) > 1 else {})
         out["models"].append(entry)
         if name != PRETRAINED:
@@ -121,6 +122,21 @@ def _summary(table: dict[tuple[str, str], list[protocol.Fitted]], target: Target
         out["confusion"] = metrics.confusion(target.y, best, len(target.classes)).tolist()
     out["per_subject"] = _per_subject(target, best, subject)
     return out
+
+
+def scored(target: Target) -> tuple[str, ...]:
+    """Metrics of a target's table: of two classes AUROC and AUPRC of the second instead of macro AUROC, which is the same AUROC."""
+    named = metrics.METRICS[target.kind]
+    if target.kind == "multiclass" and len(target.classes) == 2:
+        return (*(m for m in named if m != "macro_auroc"), *metrics.METRICS["binary"])
+    return named
+
+
+def _as_asked(target: Target, predictions: list[Array], metric: str) -> tuple[Array, list[Array]]:
+    """Reference and predictions in the form a metric takes: of two classes, AUROC and AUPRC look at the second one's scores."""
+    if target.kind == "multiclass" and metric in metrics.METRICS["binary"]:
+        return target.y[:, None], [p[:, 1:2] for p in predictions]
+    return target.y, predictions
 
 
 def _per_subject(target: Target, prediction: Array, subject: Array) -> dict[str, Any]:

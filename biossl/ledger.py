@@ -31,7 +31,8 @@ def record_opening(folders: list[Path], entry: dict[str, Any]) -> tuple[Path, in
     Returns
     -------
     (Path, int)
-        The ledger, and how often this label's part has been opened by now.
+        The ledger, and how often test parts of this label have been opened by now, whatever the split: another split of
+        the same subjects is no fresh test.
 
     Raises
     ------
@@ -52,13 +53,13 @@ def record_opening(folders: list[Path], entry: dict[str, Any]) -> tuple[Path, in
                 os.close(handle)
         except OSError:
             continue
-        return folder / FILE, len(openings(folder, entry["label"], entry["split"], entry["part"]))
+        return folder / FILE, len(openings(folder, entry["label"]))
     raise MachineError(f"{folders[0] / FILE}: cannot be written, so the opening of the test part cannot be recorded; give --out")
 
 
-def openings(folder: Path, label: str | None = None, split: str | None = None, part: str | None = None) -> list[dict[str, Any]]:
+def openings(folder: Path, label: str | None = None, split: str | None = None) -> list[dict[str, Any]]:
     """Entries of a ledger, oldest first; lines that were cut off are left out."""
-    wanted = {k: v for k, v in (("label", label), ("split", split), ("part", part)) if v is not None}
+    wanted = {k: v for k, v in (("label", label), ("split", split)) if v is not None}
     out = []
     try:
         lines = (folder / FILE).read_text(encoding="utf-8").splitlines()

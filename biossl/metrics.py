@@ -9,7 +9,8 @@ Conventions (the same for a score, its interval and a paired difference):
 - The classes of macro F1 and balanced accuracy are those that occur in the reference labels of the rows judged; a class
   that is only ever predicted lowers the others' precision but has no F1 of its own.
 - In a resample a class without a reference row (AUROC: without a positive or without a negative) is skipped, for both
-  sides of a paired difference alike. A resample in which nothing can be computed is left out and counted.
+  sides of a paired difference alike. A resample in which nothing can be computed is left out and counted; of macro F1 and
+  balanced accuracy also one that holds a single class, where the mean over classes would be a figure of another kind.
 - Unknown labels (NaN) are skipped, in multi-label scores class by class.
 """
 
@@ -33,6 +34,7 @@ METRICS = {
     "multilabel": ("macro_auroc",),
     "regression": ("r2", "mae"),
 }
+N_RESAMPLES = 2_000
 _CHUNK = 4_000_000  # numbers held at once while ranks are resampled
 _FEW_SUBJECTS = 500  # up to here the pairs of every two subjects are counted once
 
@@ -85,7 +87,7 @@ def score(y: ArrayLike, prediction: ArrayLike, metric: str) -> float:
 
 
 def subject_bootstrap(
-    y: ArrayLike, prediction: Predictions, subjects: ArrayLike, metric: str, *, n: int = 2000, seed: int = 0
+    y: ArrayLike, prediction: Predictions, subjects: ArrayLike, metric: str, *, n: int = N_RESAMPLES, seed: int = 0
 ) -> Interval:
     """A score with its 95 % percentile interval, resampling subjects with all their rows.
 
@@ -114,7 +116,7 @@ def subject_bootstrap(
 
 
 def paired_difference(
-    y: ArrayLike, a: Predictions, b: Predictions, subjects: ArrayLike, metric: str, *, n: int = 2000, seed: int = 0
+    y: ArrayLike, a: Predictions, b: Predictions, subjects: ArrayLike, metric: str, *, n: int = N_RESAMPLES, seed: int = 0
 ) -> Interval:
     """Interval of metric(a) - metric(b) on the same resampled subjects.
 
@@ -230,6 +232,7 @@ def _counted(y: Array, p: Array, codes: Array, metric: str) -> Callable[[Array],
     n_subjects = int(codes.max(initial=-1)) + 1
     tables = np.bincount((codes_known * k + t) * k + p, minlength=n_subjects * k * k).reshape(n_subjects, k, k)
     hits, true, said = np.einsum("skk->sk", tables), tables.sum(2), tables.sum(1)
+    least = min(2, int((true.sum(0) > 0).sum()))  # classes a resample must hold
 
     def values(weights: Array) -> Array:
         hit, n_true, n_said = weights @ hits, weights @ true, weights @ said
@@ -237,7 +240,7 @@ def _counted(y: Array, p: Array, codes: Array, metric: str) -> Callable[[Array],
             if metric == "accuracy":
                 return hit.sum(1) / n_true.sum(1)
             each = hit / n_true if metric == "balanced_accuracy" else 2 * hit / (n_true + n_said)
-            return _mean_where(each, n_true > 0)
+            return np.where((n_true > 0).sum(1) >= least, _mean_where(each, n_true > 0), np.nan)
 
     return values
 

@@ -22,11 +22,11 @@ from biossl.atomic import write_text
 from biossl.baselines import SINGLE_BEAT_S, corpus_features
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus, seen
-from biossl.corpus.splits import default_split
+from biossl.corpus.splits import default_split, with_fold
 from biossl.errors import DataError, RequestError
 from biossl.inference import embed_corpus
 from biossl.judging import PRETRAINED, Model, Rows, cross_validate, held_out, in_threads
-from biossl.ledger import record_opening
+from biossl.ledger import openings, record_opening
 from biossl.models.transformer import TransformerEncoder, pool_parts
 from biossl.protocol import Target
 
@@ -87,7 +87,8 @@ def probe(
     seed : int
         Of draws, folds, random encoders and resamples.
     out : path, optional
-        JSON file. Default: ``RUN/probes/<corpus>-<label>[...].json`` when the encoder lies in a run.
+        JSON file. Default: ``RUN/probes/CORPUS-LABEL.json`` when the encoder lies in a run; part, split (not ``official``),
+        pool (not ``mean``) and scarce labels follow the label, joined by ``-``.
     overwrite : bool
         Replace that file.
 
@@ -120,6 +121,9 @@ def probe(
     chosen = ""
     if split is None:
         split, chosen = default_split(corpus)
+    if split is not None:
+        split, fold = with_fold(corpus, split)
+        chosen = chosen or fold
     if split is None and (labels_fraction is not None or n_subjects is not None):
         raise RequestError(f"{corpus.path}: scarce labels need a split with a train part; make one with `biossl split`")
     rows, notes = labelled_rows(corpus, label, split)
@@ -127,6 +131,7 @@ def probe(
     judged = rows.where(part) if split is not None else np.arange(len(rows.index))
     train = rows.where("train") if split is not None else judged
     check_rows(corpus, rows, train, judged, label, split, part)
+    _check_judged(corpus, rows, judged, label, split, part)
     out_file = _out_file(out, folder, corpus, label, split, part, pool, labels_fraction, n_subjects)
     if out_file is not None and out_file.exists() and not overwrite:
         raise RequestError(f"{out_file}: exists; give another --out or add --overwrite")
@@ -186,8 +191,12 @@ def probe(
     absent = [r["class"] for r in result["per_class"] if not r["n"]]
     if absent:
         notes.append(f"no judged window of class {', '.join(absent)}")
-    if result["models"][0]["scores"][rows.target.metric]["value"] is None:
-        notes.append(f"{rows.target.metric} cannot be computed on these rows (one class or one value only)")
+    main = result["models"][0]["scores"][rows.target.metric]
+    if 0 < main["n_resamples"] < metrics.N_RESAMPLES and total > 1:
+        lost = metrics.N_RESAMPLES - main["n_resamples"]
+        notes.append(
+            f"{lost:,} of {metrics.N_RESAMPLES:,} resamples of the subjects held one class (or value) only and are left out of the intervals"
+        )
     if total < 5:
         notes.append(f"{total} judged subjects: an interval over so few is not to be trusted")
     if labels_fraction is not None or n_subjects is not None:
@@ -263,6 +272,20 @@ def check_rows(corpus: Corpus, rows: Rows, train: Array, judged: Array, label: s
         raise DataError(f"{where}: every training value is {y[0]:g}; there is nothing to predict")
 
 
+def _check_judged(corpus: Corpus, rows: Rows, judged: Array, label: str, split: str | None, part: str) -> None:
+    """DataError where the metric cannot be computed on the judged rows: told before they are opened and the ledger notes it."""
+    target = rows.target.take(judged)
+    columns = [target.y] if target.kind in ("multiclass", "regression") else list(target.y.T)
+    if any(len(np.unique(c[~np.isnan(c)])) > 1 for c in columns):
+        return
+    where = f"part '{part}' of split '{split}'" if split is not None else "the corpus"
+    what, even = ("one value", "") if target.kind == "regression" else ("one class", f" --stratify {label}")
+    raise DataError(
+        f"{corpus.path}: label '{label}' has {what} only in {where}, so nothing can be judged there; take another split (--splits NAME) or "
+        f"make one with folds or a larger test share (`biossl split {corpus.path} --name NAME --folds 3{even}`)"
+    )
+
+
 def count_rows(corpus: Corpus, rows: Rows, some: Array) -> dict[str, Any]:
     """Windows, records, subjects and, for classes, windows of each, of ``some`` of the labelled rows."""
     index = rows.index[some]
@@ -273,8 +296,10 @@ def count_rows(corpus: Corpus, rows: Rows, some: Array) -> dict[str, Any]:
     }  # fmt: skip
     if rows.target.kind == "multiclass":
         out["classes"] = {c: int((y == k).sum()) for k, c in enumerate(rows.target.classes)}
-    elif rows.target.kind in ("multilabel", "binary"):
+    elif rows.target.kind == "multilabel":
         out["classes"] = {c: int(np.nansum(y[:, k])) for k, c in enumerate(rows.target.classes)}
+    elif rows.target.kind == "binary":
+        out["positive"] = int(np.nansum(y))
     return out
 
 
@@ -410,6 +435,8 @@ def _keep(result: dict[str, Any], corpus: Corpus, folder: Path, out_file: Path |
         beside = out_file.parent if out_file else run_of(folder) or folder
         file, times = record_opening([corpus.path, beside], entry)
         result["ledger"] = {"file": str(file), "openings": times}
+        if result["split"] is not None:
+            result["ledger"]["this_split"] = len(openings(file.parent, result["label"], result["split"]))
     result["out"] = str(out_file) if out_file else ""
     if out_file is not None:
         write_text(out_file, json.dumps(result, indent=1, allow_nan=False) + "\n")

@@ -23,20 +23,15 @@ def as_text(result: dict[str, Any]) -> str:
     """
     seen = result["seen"]
     what = f"{result['label']} ({result['kind']}), {result['corpus']['name']} view {result['corpus']['view']}"
-    lines = [
-        f"{what}, split {result['split'] or 'none'}, judged on {result['part']}, pool {result['pool']}, seed {result['seed']}"
-    ]
+    lines = [f"{what}, {split_name(result['split'])}, judged on {result['part']}, pool {result['pool']}, seed {result['seed']}"]
     lines += [count_line(name, counts) for name, counts in result["counts"].items() if isinstance(counts, dict)]
     lines.append(f"seen in pretraining: {seen['subjects']} of the {seen['of']} judged subjects")
-    lines += ["", *table(model_rows(result)), "", *paired_lines(result)]
+    lines += ["", *table(model_rows(result))]
+    lines += [positive_line(result)] if positive_line(result) else []
+    lines += ["", *paired_lines(result)]
     if "cross_validation" in result:
         cross = result["cross_validation"]
-        n = cross["counts"]["subjects"]
-        lines += [
-            "",
-            f"cross-validation grouped by subject over all {n} subjects ({cross['seen']} of them seen, unlabelled, in pretraining)",
-        ]
-        lines += [*table(model_rows(result | cross)), "", *paired_lines(result | cross)]
+        lines += ["", cross_line(cross), *table(model_rows(result | cross)), "", *paired_lines(result | cross)]
     if result.get("layers"):
         rows = [["block", METRIC_NAMES[result["metric"]], "in training"]]
         rows += [[str(r["layer"]), interval(r), number(r["inner"])] for r in result["layers"]]
@@ -49,17 +44,43 @@ def as_text(result: dict[str, Any]) -> str:
         name = METRIC_NAMES[spread["metric"]]
         lines += ["", f"{name} per subject: median {middle}, middle half {first} to {third}, range {low} to {high}"]
     if "ledger" in result:
-        lines += ["", f"test openings of this label so far: {result['ledger']['openings']} ({result['ledger']['file']})"]
+        times = result["ledger"]
+        here = f", {times['this_split']} on this split" if "this_split" in times else ""
+        lines += ["", f"test openings of this label so far: {times['openings']}{here} ({times['file']})"]
     lines += [f"note: {n}" for n in result["notes"]]
     if result["out"]:
         lines.append(f"written: {result['out']}")
     return "\n".join(lines)
 
 
+def split_name(split: str | None) -> str:
+    """``no split``, ``split official`` or, of a split with folds, ``split cv fold 0``."""
+    if split is None:
+        return "no split"
+    name, _, fold = split.rpartition(":")
+    return f"split {name} fold {fold}" if name else f"split {split}"
+
+
+def positive_line(result: dict[str, Any]) -> str:
+    """Which class AUROC and AUPRC look for; '' when they are not in the table."""
+    if "auprc" not in result["models"][0]["scores"]:
+        return ""
+    return f"AUROC and AUPRC are of class {result['classes'][-1]}"
+
+
+def cross_line(cross: dict[str, Any]) -> str:
+    """Over whom the cross-validation went, and that it flatters an encoder that has seen them."""
+    n = cross["counts"]["subjects"]
+    seen = f"; {cross['seen']} of them were seen, unlabelled, in pretraining: optimistic" if cross["seen"] else ""
+    return f"cross-validation grouped by subject over all {n} subjects{seen}"
+
+
 def count_line(name: str, counts: dict[str, Any]) -> str:
     """``train: 7,415 windows of 21 subjects (1,226 WALKING, ...)``."""
     text = f"{name}: {counts['windows']:,} windows of {counts['records']:,} records, {counts['subjects']:,} subjects"
     classes = counts.get("classes")
+    if "positive" in counts:
+        return f"{text} ({counts['positive']:,} positive)"
     return text + (f" ({', '.join(f'{c} {n:,}' for c, n in classes.items())})" if classes else "")
 
 
@@ -74,12 +95,19 @@ def model_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def paired_lines(result: dict[str, Any]) -> list[str]:
-    """``pretrained - random-initialised, linear, macro F1: +0.021 [+0.004, +0.038]``."""
+    """``pretrained - random-initialised, linear, macro F1: +0.021 [+0.004, +0.038], better``."""
+    marked = " (optimistic)" if _some_seen(result) else ""
     out = []
     for d in result["paired"]:
-        name = METRIC_NAMES[d["metric"]]
-        out.append(f"pretrained - {d['minus']}, {d['head']}, {name}: {interval(d, signed=True)}{verdict(d)}")
+        name, text = METRIC_NAMES[d["metric"]], verdict(d)
+        out.append(f"pretrained - {d['minus']}, {d['head']}, {name}: {interval(d, signed=True)}{text}{text and marked}")
     return out
+
+
+def _some_seen(result: dict[str, Any]) -> bool:
+    """Judged subjects were in pretraining; in a cross-validation beside a split ``seen`` is their number."""
+    seen = result["seen"]
+    return bool(seen["subjects"] if isinstance(seen, dict) else seen)
 
 
 def verdict(difference: dict[str, Any]) -> str:
@@ -87,7 +115,11 @@ def verdict(difference: dict[str, Any]) -> str:
     low, high = difference["low"], difference["high"]
     if low is None:
         return ""
-    return ", better" if low > 0 else ", worse" if high < 0 else ", no difference shown"
+    if low <= 0 <= high:
+        return ", no difference shown"
+    if round(difference["value"], 3) == 0:
+        return ", no difference worth naming"
+    return ", better" if low > 0 else ", worse"
 
 
 def class_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -107,7 +139,10 @@ def interval(value: dict[str, Any], *, signed: bool = False) -> str:
 
 def number(value: float | None, *, signed: bool = False) -> str:
     """Three decimals, or a dash when it could not be computed."""
-    return "-" if value is None else f"{value:+.3f}" if signed else f"{value:.3f}"
+    if value is None:
+        return "-"
+    value = round(value, 3) + 0.0  # no -0.000
+    return f"{value:+.3f}" if signed else f"{value:.3f}"
 
 
 def table(rows: list[list[str]]) -> list[str]:

@@ -25,6 +25,7 @@ class Progress:
         self.total, self.desc, self.unit, self.n = total, desc, unit, 0
         self.note = ""
         self._start = self._shown = time.monotonic()
+        self._shown_n = 0
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -42,19 +43,20 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
-        self._shown = time.monotonic()
+        self._shown, self._shown_n = time.monotonic(), self.n
         spent = self._shown - self._start
         rate = self.n / spent if spent else 0.0
+        speed = f"{rate:.1f} {self.unit}/s" if rate >= 0.95 or not rate else f"{1 / rate:.1f} s each"
         of = f"/{self.total}" if self.total else ""
         left = f", {(self.total - self.n) / rate:.0f} s left" if self.total and rate else ""
         note = f", {self.note}" if self.note else ""
-        print(f"{self.desc}: {self.n}{of} {self.unit}, {rate:.1f} {self.unit}/s{left}{note}", file=sys.stderr, flush=True)
+        print(f"{self.desc}: {self.n}{of} {self.unit}, {speed}{left}{note}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the bar or print the last line."""
         if self._bar is not None:
             self._bar.close()
-        elif self.n:
+        elif self.n != self._shown_n:
             self._line()
 
     def __enter__(self) -> Progress:

@@ -40,7 +40,7 @@ def make_run(folder: Path, *, n_subjects: int = 18, seen_parts: tuple[str, ...] 
     )
     (run / "run.json").write_text(json.dumps({
         "finished": True, "plan": {"recipe": {"name": "toy"}, "corpora": [
-            {"name": "corpus", "hash": corpus.hash, "weight": 1.0, "windows": len(rows)}]},
+            {"name": "corpus", "hash": corpus.hash, "weight": 1.0, "windows": len(rows), "split": "thirds"}]},
         "corpora_at": [str(corpus.path)], "seed": 0, "parameters": 1234, "steps": 2, "wall_s": 1.5,
         "versions": {"biossl": "0"}, "numbers": {"loss": 0.4}, "alarms": [],
     }))  # fmt: skip

@@ -1,6 +1,7 @@
 """The table of embeddings: keys join, labels and hashes are there, a killed command goes on, no half file is ever named."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from probe_factory import make_run
 
-from biossl import embeddings
-from biossl.checkpoint import load_encoder
+from biossl import embeddings, inference
+from biossl.checkpoint import load_encoder, save_encoder
 from biossl.embeddings import embed_to_parquet
 from biossl.errors import DataError, RequestError
 from biossl.inference import embed_corpus
+from biossl.models.transformer import TransformerEncoder
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +135,89 @@ def test_files_are_cut_into_windows_and_a_bad_one_costs_a_line(run, tmp_path):
     assert frame["subject"].isna().all() and len(result["unreadable"]) == 1 and "c.hea" in result["unreadable"][0]
     embed_to_parquet(folder, files[:2], out, per="recording", overwrite=True)
     assert pd.read_parquet(out)["n_windows"].tolist() == [2, 2]
+
+
+def write_ecg(folder, name, fs=100, leads=("I", "II"), seconds=9):
+    import wfdb
+
+    folder.mkdir(exist_ok=True)
+    n = len(leads)
+    wfdb.wrsamp(
+        name, fs=fs, units=["mV"] * n, sig_name=list(leads), p_signal=np.random.default_rng(0).normal(size=(seconds * fs, n)),
+        fmt=["16"] * n, write_dir=str(folder),
+    )  # fmt: skip
+    return folder / f"{name}.hea"
+
+
+def test_no_file_name_reaches_the_table_unless_asked_for(run, tmp_path):
+    folder, _ = run
+    files = [tmp_path / "broken_MUELLER.edf", write_ecg(tmp_path / "a", "MUELLER_HANS_1950")]
+    files[0].write_bytes(b"0")
+    out = tmp_path / "e.parquet"
+    result = embed_to_parquet(folder, files, out, adapt=True)
+    assert pd.read_parquet(out)["record"].unique().tolist() == ["file-0002"]  # the second file given
+    assert "MUELLER" in result["unreadable"][0]  # who typed the name may read it
+    assert b"MUELLER" not in out.read_bytes() and "MUELLER" not in str(pq.read_schema(out).metadata)
+    embed_to_parquet(folder, files, out, keep_names=True, overwrite=True)
+    assert pd.read_parquet(out)["record"].unique().tolist() == ["MUELLER_HANS_1950"]
+
+
+def test_a_file_without_one_of_the_channels_is_embedded_as_such_a_corpus_is(run, tmp_path):
+    folder, _ = run
+    file, out = write_ecg(tmp_path / "PATIENT", "one_lead", leads=("II",)), tmp_path / "e.parquet"
+    with pytest.raises(DataError, match="one_lead"):
+        embed_to_parquet(folder, [file], out)
+    result = embed_to_parquet(folder, [file], out, adapt=True)
+    assert "channels I are unobserved" in result["notes"][-1]
+    assert "PATIENT" not in str(pq.read_schema(out).metadata)
+    encoder = load_encoder(folder)
+    x = inference.windows_of_file(file, encoder.spec, adapt=True).data[:, 1:]
+    expect = inference.embed_windows(encoder, x, ["II"], 100.0)
+    np.testing.assert_allclose(np.stack(pd.read_parquet(out)["embedding"]), expect, atol=1e-6)
+    joint = TransformerEncoder(encoder.spec, replace(encoder.config, tokenizer="joint"))
+    with pytest.raises(DataError, match="channels I are missing; an encoder with a joint tokenizer"):
+        embed_to_parquet(save_encoder(joint, tmp_path / "joint"), [file], out, adapt=True, overwrite=True)
+
+
+CARD = """
+format: 1
+name: columns
+title: Columns
+modality: ecg
+licence: none
+citation: none
+version: "1"
+obtain: made here
+public: false
+files:
+  - pattern: '(?P<record>[^/]+)\\.csv'
+    reader: table
+    table: {sfreq: 100, names: [lead1, lead2]}
+native_sfreq: [100]
+units: {ecg: mV}
+channel_map: {lead1: I, lead2: II}
+subjects: record
+views:
+  main: {sfreq: 100, window_s: 4, stride_s: 4, channels: [I, II]}
+"""
+
+
+def test_a_table_is_embedded_as_its_card_reads_it(run, tmp_path):
+    folder, _ = run
+    (tmp_path / "card.yaml").write_text(CARD)
+    x = np.random.default_rng(0).normal(size=(900, 2)).round(4)
+    np.savetxt(tmp_path / "p.csv", x, delimiter=",", fmt="%.4f")
+    out = tmp_path / "e.parquet"
+    with pytest.raises(DataError, match="card"):
+        embed_to_parquet(folder, [tmp_path / "p.csv"], out)
+    embed_to_parquet(folder, [tmp_path / "p.csv"], out, card=tmp_path / "card.yaml")
+    encoder = load_encoder(folder)
+    windows = x[:800].reshape(2, 400, 2).transpose(0, 2, 1).astype(np.float32)
+    np.testing.assert_allclose(
+        np.stack(pd.read_parquet(out)["embedding"]), inference.embed_windows(encoder, windows, ["I", "II"], 100.0), atol=1e-4
+    )
+    (tmp_path / "p.txt").write_text("0,0\n")
+    with pytest.raises(DataError, match="card columns knows no file of this name"):
+        embed_to_parquet(folder, [tmp_path / "p.txt"], out, card=tmp_path / "card.yaml", overwrite=True)
+    with pytest.raises(RequestError, match="leave out --card and --keep-names"):
+        embed_to_parquet(folder, run[1].path, tmp_path / "c.parquet", keep_names=True)

@@ -10,11 +10,12 @@ from biossl.ledger import openings, record_opening
 ENTRY = {"label": "a", "split": "official", "part": "test", "score": 0.5}
 
 
-def test_openings_are_counted_per_label_split_and_part(tmp_path):
+def test_openings_are_counted_per_label_over_all_splits(tmp_path):
     file, n = record_opening([tmp_path], ENTRY)
     assert (file, n) == (tmp_path / "ledger.jsonl", 1)
     record_opening([tmp_path], {**ENTRY, "label": "b"})
-    assert record_opening([tmp_path], ENTRY)[1] == 2
+    assert record_opening([tmp_path], {**ENTRY, "split": "mine"})[1] == 2  # the same subjects under another name
+    assert len(openings(tmp_path, "a", "mine")) == 1
     entry = json.loads(file.read_text().splitlines()[0])
     assert entry["score"] == 0.5 and entry["date"].endswith("+00:00") and "commit" in entry
     assert len(openings(tmp_path)) == 3

@@ -10,10 +10,10 @@ from probe_factory import make_run, small_encoder
 from biossl import metrics
 from biossl import probe as module
 from biossl.checkpoint import save_encoder
-from biossl.corpus import Corpus, add_labels, add_split, subject_keys
+from biossl.corpus import Corpus, add_labels, add_split, make_split, subject_keys
 from biossl.errors import DataError, RequestError
 from biossl.probe import probe
-from biossl.probe_text import as_text
+from biossl.probe_text import as_text, interval, verdict
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +161,9 @@ def test_a_column_of_0_and_1_is_judged_by_auroc_and_auprc_of_1(run, tmp_path):
     assert add_labels(corpus, tmp_path / "l.csv", key="subject", name="low_ef")["kind"] == "binary"
     done = probe(folder, corpus, "low_ef", baselines=False, out=tmp_path / "r.json")
     assert (done["kind"], done["metric"], done["classes"]) == ("binary", "auroc", ["low_ef"])
-    assert done["counts"]["judged"]["classes"] == {"low_ef": 4} and list(main(done)["scores"]) == ["auroc", "auprc"]
+    assert done["counts"]["judged"]["positive"] == 4 and list(main(done)["scores"]) == ["auroc", "auprc"]
     text = as_text(done)
+    assert "(4 positive)" in text and "AUROC and AUPRC are of class low_ef" in text
     assert "AUROC" in text and "AUPRC" in text and "macro" not in text
     target = module.labelled_rows(corpus, "low_ef", "thirds")[0]
     judged, train = target.where("test"), target.where("train")
@@ -227,13 +228,78 @@ def test_faults_of_labels_and_splits_are_one_line(tmp_path):
         probe(encoder, wrong, "group")
 
 
-def test_one_class_in_the_judged_part_is_said_not_hidden(tmp_path):
+def test_a_part_of_one_class_is_refused_before_it_is_opened(tmp_path):
     corpus = make_corpus(tmp_path / "c", n_subjects=6, n_channels=2, windows_per_subject=4)  # test is one subject, 'fast'
     encoder = save_encoder(small_encoder(corpus), tmp_path / "e")
-    done = probe(encoder, corpus, "group", baselines=False)
-    assert done["models"][0]["scores"]["macro_f1"]["low"] is None
-    assert any("no judged window of class slow" in n for n in done["notes"])
+    for label, what in (("group", "one class"), ("age", "one value")):
+        with pytest.raises(DataError, match=f"label '{label}' has {what} only in part 'test' of split 'official'.*--folds 3"):
+            probe(encoder, corpus, label, baselines=False)
+    assert not (corpus.path / "ledger.jsonl").exists()
+    done = probe(encoder, corpus, "state", baselines=False)  # both classes in the one subject
     assert any("1 judged subjects" in n for n in done["notes"])
+
+
+def test_of_two_classes_auroc_and_auprc_look_for_the_second(run, result):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    assert result["classes"] == ["slow", "fast"] and "AUROC and AUPRC are of class fast" in as_text(result)
+    folder, corpus = run
+    rows = module.labelled_rows(corpus, "group", "thirds")[0]
+    judged, train = rows.where("test"), rows.where("train")
+    x = module.embed_corpus(module.load_encoder(folder / "encoder"), corpus, rows.index, pool="mean+std")
+    for head in ("linear", "kNN"):
+        p = module.protocol.HEADS[head](x[train], rows.target.take(train), rows.subject[train], x[judged]).prediction[:, 1]
+        scores, y = main(result, head=head)["scores"], rows.target.y[judged] == 1
+        assert list(scores) == ["macro_f1", "accuracy", "balanced_accuracy", "auroc", "auprc"]
+        assert scores["auroc"]["value"] == pytest.approx(roc_auc_score(y, p), abs=1e-9)
+        assert scores["auprc"]["value"] == pytest.approx(average_precision_score(y, p), abs=1e-9)
+
+
+def test_resamples_of_one_class_are_dropped_and_counted(result):
+    f1, right = (main(result)["scores"][m] for m in ("macro_f1", "accuracy"))
+    lost = metrics.N_RESAMPLES - f1["n_resamples"]
+    assert 0 < lost < 200 and right["n_resamples"] == metrics.N_RESAMPLES  # 6 subjects, 3 of each class: 2 * 2 ** -6
+    assert any(f"{lost} of 2,000 resamples of the subjects held one class" in n for n in result["notes"])
+
+
+def test_a_split_with_folds_names_the_fold_that_is_judged(tmp_path):
+    corpus = make_corpus(tmp_path / "c", n_subjects=12, n_channels=2, windows_per_subject=2, n_samples=400, splits={})
+    encoder = save_encoder(small_encoder(corpus), tmp_path / "e")
+    for name in ("cv", "other"):
+        make_split(corpus, name, folds=3, stratify="group")
+    done = probe(encoder, corpus, "group", split="cv", baselines=False)
+    text = as_text(done)
+    assert done["split"] == "cv:0" and "split cv fold 0, judged on test" in text
+    assert "note: split cv: fold 0 of 3; --splits cv:1 is another" in text
+    probe(encoder, corpus, "group", split="cv:0", baselines=False)
+    again = probe(encoder, corpus, "group", split="other:2", baselines=False)
+    assert again["ledger"]["openings"] == 3 and again["ledger"]["this_split"] == 1  # another split is no fresh test
+    assert "test openings of this label so far: 3, 1 on this split" in as_text(again)
+    with pytest.raises(RequestError, match="folds 0 to 2, not 7"):
+        probe(encoder, corpus, "group", split="cv:7")
+
+
+def test_a_cross_validation_over_seen_subjects_is_marked_as_optimistic(result):
+    text = as_text(result)
+    assert "over all 18 subjects; 12 of them were seen, unlabelled, in pretraining: optimistic" in text
+    above, below = text.split("cross-validation grouped")
+    assert "(optimistic)" not in above
+    lines = [line for line in below.splitlines() if line.startswith("pretrained - ")]
+    assert lines and all(line.endswith(" (optimistic)") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "value, low, high, text",
+    [
+        (-0.0004, -0.0008, -0.0001, "+0.000 [-0.001, +0.000], no difference worth naming"),
+        (-0.02, -0.03, -0.01, "-0.020 [-0.030, -0.010], worse"),
+        (0.02, -0.01, 0.03, "+0.020 [-0.010, +0.030], no difference shown"),
+        (0.02, 0.01, 0.03, "+0.020 [+0.010, +0.030], better"),
+    ],
+)
+def test_the_words_do_not_contradict_the_digits(value, low, high, text):
+    d = {"value": value, "low": low, "high": high}
+    assert interval(d, signed=True) + verdict(d) == text
 
 
 def test_several_splits_without_an_official_one_must_be_named(run, tmp_path):

@@ -35,9 +35,12 @@ def run(args: Any) -> dict[str, Any]:
         from biossl.atomic import write_text
 
         write_text(out, text)
-        say(f"{out}: {facts['files']} {facts['reader']} files, {facts['modality']}, {len(facts['channels'])} channels")
+        count = ", ".join(f"{n} {kind}" for kind, n in facts["formats"].items())
+        say(f"{out}: {facts['files']} files ({count}), {facts['modality']}, {len(facts['channels'])} channels")
     for line in facts["unreadable"]:
         say(f"! {line}")
+    for line in facts["left_out"]:
+        say(f"! left out {line}")
     for channel, n in facts["not_common"].items():
         say(f"! channel {channel} is in {n} of the {facts['read']} files read, so the view leaves it out")
     for line in facts["to_do"]:

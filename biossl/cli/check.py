@@ -44,7 +44,7 @@ def run(args: Any) -> dict[str, Any]:
             raise RequestError(f"--splits {args.splits}: needs a corpus; give it after {args.thing}")
         corpus.split(args.splits)
     result = {"recipe": _recipe, "card": _card, "corpus": _corpus, "encoder": _encoder}[kind](args, corpus)
-    say(f"{kind} {args.thing}: good")
+    say(f"{kind} {args.thing}: {'not finished' if result.get('unfinished') else 'good'}")
     for key, value in result.items():
         if key == "notes":
             for note in value:
@@ -87,10 +87,11 @@ def _recipe(args: Any, corpus: Any) -> dict[str, Any]:
     from biossl.corpus.splits import default_split
     from biossl.recipe import load_recipe
     from biossl.recipe.check import check_pair, check_recipe, pick_channels
+    from biossl.recipe.limits import remarks
 
     recipe = load_recipe(args.thing, args.overrides)
     if corpus is None:
-        return check_recipe(recipe)
+        return {**check_recipe(recipe), "notes": remarks(recipe)}
     findings = check_pair(recipe, corpus, split=args.splits, label=args.label)
     for finding in findings:
         if finding.kind != "note":
@@ -106,14 +107,16 @@ def _recipe(args: Any, corpus: Any) -> dict[str, Any]:
 
 def _card(args: Any, corpus: Any) -> dict[str, Any]:
     from biossl.corpus.card import load_card
-    from biossl.corpus.card_check import unfinished
+    from biossl.corpus.card_check import CHECK, unfinished
 
     card = load_card(args.thing)
     draft = unfinished(args.thing)
+    open_licence = card.licence.startswith(CHECK)
     return {
-        "name": card.name, "modality": card.modality, "licence": card.licence, "public": card.public,
+        "name": card.name, "modality": card.modality,
+        "licence": f"not filled in ({card.licence})" if open_licence else card.licence, "public": card.public,
         "views": sorted(card.views), "labels": sorted(card.labels), "splits": sorted(card.splits),
-        "notes": [draft] if draft else [],
+        "unfinished": bool(draft), "notes": [draft] if draft else [],
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from biossl.cli import say
 
+_SHOWN = 10  # findings printed
 EXAMPLE = "biossl convert ptbxl recordings/ptbxl corpora/ptbxl --view resting --partial"
 
 
@@ -25,12 +26,14 @@ def run(args: Any) -> dict[str, Any]:
     from biossl.corpus import convert
     from biossl.corpus.card_check import unfinished
 
+    note = unfinished(args.card)
+    if note:  # before hours of work as well as after them
+        say(f"note: {note}")
     result = convert(
         args.card, args.source, args.corpus, view=args.view, partial=args.partial, n_jobs=args.jobs, overwrite=args.overwrite
     )
     for line in summary(result):
         say(line)
-    note = unfinished(args.card)
     if note:
         say(f"note: {note}")
     return {**result, "notes": [note] if note else []}
@@ -51,6 +54,10 @@ def summary(result: dict[str, Any]) -> list[str]:
     if funnel["quarantined"]:
         reasons = ", ".join(f"{n:,} {code}" for code, n in funnel["quarantined"].items())
         lines.append(f"quarantined       {sum(funnel['quarantined'].values()):>8,}  ({reasons}; see {path}/quarantine.csv)")
+    if result.get("private_paths"):
+        lines.append(
+            f"which files these keys stand for: {result['private_paths']} (holds file names: it never leaves this place)"
+        )
     without = funnel["records_read"] - funnel["records_with_windows"]
     if without:
         lines.append(f"without a window  {without:>8,}")
@@ -61,7 +68,7 @@ def summary(result: dict[str, Any]) -> list[str]:
     lines.append(
         f"windows           {funnel['windows']:>8,}  ({result['window_s']:g} s each, of {funnel['subjects']:,} subjects)"
     )
-    shown = result["findings"][:10]
+    shown = result["findings"][:_SHOWN]
     lines += [f"finding: {text}" for text in shown]
     if len(result["findings"]) > len(shown):
         lines.append(f"... and {len(result['findings']) - len(shown)} more findings, in {path}/spec.json")

@@ -17,7 +17,11 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--per", default="window", help="one row per window, recording or subject")
     parser.add_argument("--pool", default="mean", help="mean, std, max, or several joined by +")
     parser.add_argument("--wide", action="store_true", help="one column a feature (e0000 ...) instead of one list column")
-    parser.add_argument("--adapt", action="store_true", help="accept a corpus with other channels or filters than the encoder's")
+    parser.add_argument(
+        "--adapt", action="store_true", help="accept other channels (or, of a corpus, filters) than the encoder's"
+    )
+    parser.add_argument("--card", default=None, help="for files: the card that says how they are read (needed for tables)")
+    parser.add_argument("--keep-names", action="store_true", help="for files: write their names, not file-0001, into the table")
     parser.add_argument("--overwrite", action="store_true", help="replace the table")
 
 
@@ -31,8 +35,9 @@ def run(args: Any) -> dict[str, Any]:
     from biossl.embeddings import embed_to_parquet
 
     result = embed_to_parquet(
-        args.encoder, sources, out, per=args.per, wide=args.wide, pool=args.pool, adapt=args.adapt, overwrite=args.overwrite
-    )
+        args.encoder, sources, out, per=args.per, wide=args.wide, pool=args.pool, adapt=args.adapt, card=args.card,
+        keep_names=args.keep_names, overwrite=args.overwrite,
+    )  # fmt: skip
     for line in [*result["notes"], *(f"left out: {u}" for u in result["unreadable"])]:
         say(line)
     say(f"{result['rows']:,} rows (one a {result['per']}) of {result['dim']} features in {out}")

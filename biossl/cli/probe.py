@@ -25,7 +25,10 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--allow-seen", action="store_true", help="go on when the encoder has seen judged subjects")
     parser.add_argument("--adapt", action="store_true", help="accept a corpus with other channels or filters than the encoder's")
     parser.add_argument("--seed", type=int, default=0, help="of draws, folds, random encoders and resamples")
-    parser.add_argument("--out", default=None, help="JSON file; default: RUN/probes/CORPUS-LABEL.json")
+    parser.add_argument(
+        "--out", default=None,
+        help="JSON file; default: RUN/probes/CORPUS-LABEL[-PART][-SPLIT][-POOL][-labelsF|-subjectsN].json, each where it is not the usual one",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the JSON file")
 
 

@@ -76,7 +76,7 @@ class Files:
         ``subject``, ``visit``, ``placement`` and any covariate. Without ``record`` the path without suffix is the
         record's name.
     reader : str
-        ``wfdb``, ``edf``, ``brainvision`` or ``table`` (a fact checked against the file's content).
+        ``wfdb``, ``edf``, ``brainvision``, ``wav`` or ``table`` (a fact checked against the file's content).
     annotations : list of str
         WFDB annotation extensions (``atr``; LUDB one per lead).
     table : TableSpec
@@ -96,7 +96,7 @@ class Files:
     """
 
     pattern: str
-    reader: Literal["wfdb", "edf", "brainvision", "table"]
+    reader: Literal["wfdb", "edf", "brainvision", "wav", "table"]
     annotations: list[str] = field(default_factory=list)
     table: TableSpec | None = None
     kind: str = ""

@@ -147,8 +147,13 @@ def _check_files(card: Card, files: Files, place: str) -> None:
     _check_regex(files.pattern, f"{place}.pattern")
     if card.subjects == "group" and "subject" not in groups(files):
         raise RequestError(f"{place}.pattern' has no group (?P<subject>...); add it, or set 'subjects: record' or 'table'")
-    if (files.reader == "table") != (files.table is not None):
-        raise RequestError(f"{place}.table' and 'reader: table' belong together; add or remove one")
+    if files.reader == "table" and files.table is None:
+        raise RequestError(
+            f"{place}' has 'reader: table' and no 'table:'; add how to read one, e.g. table: {{sfreq: 100, time: time, "
+            "channels: {col_1: II}} (column: channel)"
+        )
+    if files.table is not None and files.reader != "table":
+        raise RequestError(f"{place}.table' is of no use to 'reader: {files.reader}'; write 'reader: table', or remove the block")
     if files.table is not None:
         check_spec(files.table, f"{place}.table'")
     if files.annotations and files.reader != "wfdb":

@@ -27,6 +27,7 @@ import numpy as np
 from biossl import atomic
 from biossl.config import dump_yaml, nearest
 from biossl.corpus.card import Card, View
+from biossl.corpus.quarantine import NAMED, PRIVATE_PATHS, stray_note, write_private_paths, write_quarantine
 from biossl.corpus.shardjob import Job, load_windows, make_shard
 from biossl.errors import DataError, RequestError
 from biossl.io.table import ZIP_FAULTS
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from biossl.corpus.identity import Pseudonyms
     from biossl.corpus.views import RecordTask
 
-_OWN = ("card.yaml", "spec.json", "plan.json", "index.parquet", "events.parquet", "quarantine.csv")
+_OWN = ("card.yaml", "spec.json", "plan.json", "index.parquet", "events.parquet", "quarantine.csv", PRIVATE_PATHS)
 _SHARD_BYTES = 64 * 2**20  # of source files in one shard, at most; then memory is bounded whatever a record's length
 _SHARD_RECORDS = 4096
 _SHARDS_WANTED = 32  # enough for many cores and for a progress bar, where the set is small
@@ -76,12 +77,14 @@ def convert(
     Returns
     -------
     dict
-        ``path``, ``hash``, ``funnel``, ``findings``, ``window_s``.
+        ``path``, ``hash``, ``funnel``, ``findings``, ``window_s``; ``unmatched``, how many files look like recordings and
+        match no pattern (``unmatched_files``: the first of them, of a public card only); ``private_paths``, the file that
+        names what quarantine and findings speak of, of a card that is not public ('' = there was nothing to name).
 
     Raises
     ------
     RequestError
-        Unknown view, folder in use, absent source.
+        Unknown view, folder in use or inside the source, absent source.
     DataError
         Fewer records than the card expects, or nothing could be converted.
     MachineError
@@ -92,13 +95,16 @@ def convert(
     >>> convert("ptbxl", "data/ptbxl", "corpora/ptbxl", view="resting", partial=True)  # doctest: +SKIP
     """
     from biossl.corpus.card import load_card
-    from biossl.corpus.discover import discover
+    from biossl.corpus.discover import survey
 
     card = card if isinstance(card, Card) else load_card(card)
     _view(card, view)
+    _keep_apart(Path(source), Path(out))
     _check_folder(Path(out), overwrite)
-    tasks = discover(card, Path(source), view)
-    return convert_tasks(card, tasks, out, view=view, load=load_windows, partial=partial, n_jobs=n_jobs, overwrite=overwrite)
+    tasks, stray = survey(card, Path(source), view)
+    return convert_tasks(
+        card, tasks, out, view=view, load=load_windows, partial=partial, n_jobs=n_jobs, overwrite=overwrite, stray=stray
+    )
 
 
 def convert_tasks(
@@ -111,8 +117,12 @@ def convert_tasks(
     partial: bool = False,
     n_jobs: int | None = None,
     overwrite: bool = False,
+    stray: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """As :func:`convert`, from a list of tasks and ``load(card, view, task) -> (Cut, start)`` (picklable)."""
+    """As :func:`convert`, from a list of tasks and ``load(card, view, task) -> (Cut, start)`` (picklable).
+
+    ``stray`` are the paths of files that match no pattern.
+    """
     from biossl.corpus.identity import Pseudonyms
     from biossl.corpus.views import view_spec
 
@@ -120,7 +130,7 @@ def convert_tasks(
         raise RequestError(f"--jobs {n_jobs}: give 1 or more")
     out = Path(out)
     _view(card, view)
-    notes = _compare_expected(card, tasks, partial)
+    notes = [*_compare_expected(card, tasks, partial), *stray_note(card, stray)]
     spec = view_spec(card, view)
     sizes = _source_bytes(tasks)
     scale = _growth(card.views[view])
@@ -139,7 +149,7 @@ def convert_tasks(
             for number, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True))
         ]
         _run(jobs, load, n_jobs)
-        return _finish(out, card, view, spec, jobs, names, notes)
+        return _finish(out, card, view, spec, jobs, names, notes, stray)
 
 
 # ---------------------------------------------------------------------- before
@@ -152,7 +162,8 @@ def _view(card: Card, view: str) -> View:
 
 
 def _compare_expected(card: Card, tasks: Sequence[RecordTask], partial: bool) -> list[str]:
-    found = {"records": len({t.record for t in tasks}), "subjects": len({t.subject for t in tasks if t.subject is not None})}
+    records = {t.record for t in tasks if not t.path.lower().endswith(".zip")}  # a zip that cannot be opened is none
+    found = {"records": len(records), "subjects": len({t.subject for t in tasks if t.subject is not None})}
     notes = []
     for what, count in found.items():
         expected = card.expected.get(what, count)
@@ -164,6 +175,13 @@ def _compare_expected(card: Card, tasks: Sequence[RecordTask], partial: bool) ->
         if count != expected:
             notes.append(f"{count:,} {what} found, the card expects {expected:,}")
     return notes
+
+
+def _keep_apart(source: Path, out: Path) -> None:
+    """A corpus among the originals would be found as a source again, and cleared files would be missed."""
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        where = "is the folder of the recordings" if out.resolve() == source.resolve() else f"lies inside the source {source}"
+        raise RequestError(f"{out}: {where}; give the corpus a new folder of its own, e.g. corpora/{out.resolve().name}")
 
 
 def _check_folder(out: Path, overwrite: bool) -> None:
@@ -335,16 +353,17 @@ class _Gathered:
 
 
 def _finish(
-    out: Path, card: Card, view: str, spec: InputSpec, jobs: list[Job], names: Pseudonyms, notes: list[str]
+    out: Path, card: Card, view: str, spec: InputSpec, jobs: list[Job], names: Pseudonyms, notes: list[str], stray: Sequence[str]
 ) -> dict[str, Any]:
     import pandas as pd
 
     from biossl.corpus.index import CORPUS_FORMAT, corpus_hash
-    from biossl.corpus.privacy import age_limit, private_card
+    from biossl.corpus.privacy import age_limit, id_shape, private_card
     from biossl.corpus.splits import official_name, write_record_split
 
     got = _gather(jobs)
-    _write_quarantine(out, got.quarantine)
+    write_quarantine(out, got.quarantine)
+    paths = write_private_paths(out, _keyed(jobs, card, names), [*got.findings, *(q[0] for q in got.quarantine)], stray)
     if not len(got.index):
         first = f"; first: {got.quarantine[0][2]}" if got.quarantine else ""
         reasons = ", ".join(f"{n} {code}" for code, n in got.funnel["quarantined"].items())
@@ -353,6 +372,7 @@ def _finish(
         raise DataError(
             f"{out}: nothing could be converted, {got.funnel['files_found']} records gave no window "
             f"({reasons or json.dumps(got.funnel['windows_dropped'])}){first}; see {out / 'quarantine.csv'}"
+            + (f" (which files: {paths})" if paths else "")
         )
     stored = card if names.secret is None else private_card(card, names)
     for column in got.index.columns if names.secret is not None else ():
@@ -371,6 +391,9 @@ def _finish(
         "findings": notes + got.findings,
         "versions": {"biossl": _version(), "numpy": np.__version__, "pandas": pd.__version__},
     }
+    if names.secret is not None:  # what a person is told whose table of labels matches nothing
+        tasks = [task for job in jobs for task in job.tasks]
+        facts["id_shapes"] = {"record": id_shape(t.record for t in tasks), "subject": id_shape(t.subject or "" for t in tasks)}
     facts["hash"] = corpus_hash(facts, got.index)
     atomic.write_text(out / "card.yaml", dump_yaml(stored))
     atomic.write_parquet(out / "events.parquet", got.events)
@@ -387,7 +410,15 @@ def _finish(
         "funnel": got.funnel,
         "findings": facts["findings"],
         "window_s": spec.window_s,
+        "unmatched": len(stray),
+        "unmatched_files": list(stray[:NAMED]) if card.public else [],
+        "private_paths": str(paths or ""),
     }
+
+
+def _keyed(jobs: list[Job], card: Card, names: Pseudonyms) -> list[tuple[str, str]] | None:
+    """Stored name and path of every record; None for a public set, whose names are no secret."""
+    return None if names.secret is None else [(names.record(t.record, card), t.path) for job in jobs for t in job.tasks]
 
 
 def _gather(jobs: list[Job]) -> _Gathered:
@@ -466,15 +497,3 @@ def _duplicates(owner: dict[str, dict[str, str]]) -> list[str]:
         f"identical samples: {len(same)} windows are in more than one record, {people} of them under different subjects "
         f"(first: {pairs[0][0]} and {pairs[0][1]}); the leak guard refuses splits that part them"
     ]
-
-
-def _write_quarantine(out: Path, lines: list[list[str]]) -> None:
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["record", "code", "message"])
-    # a cell that a spreadsheet would run as a formula is made text
-    writer.writerows([["'" + c if c[:1] in "=+-@" else c for c in line] for line in lines])
-    atomic.write_text(out / "quarantine.csv", text.getvalue())

@@ -1,6 +1,7 @@
 """From a folder to tasks: which files of a source are records of a view, who they belong to, what is known of them.
 
-What lives here: listing (folders and zips), matching the card's pattern, joining metadata tables. No signal is read.
+What lives here: listing (folders and zips), matching the card's pattern, joining metadata tables. No signal is read. Files
+that no pattern matches are ``stray.py``'s business.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from biossl.corpus.card import Card, MetadataTable
 from biossl.corpus.card_check import NOT_COVARIATES, covariate_names, format_key
 from biossl.errors import RecordError, RequestError
 from biossl.io.table import ZIP_FAULTS, read_bytes
+
+_ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # line breaks and bytes that are not UTF-8: no table can hold them
 
 
 @dataclass(frozen=True)
@@ -79,20 +82,38 @@ def discover(card: Card, source: str | Path, view: str) -> list[RecordTask]:
     >>> discover(load_card("mitdb"), "mitdb", "beats")[0].record  # doctest: +SKIP
     '100'
     """
+    return survey(card, source, view)[0]
+
+
+def survey(card: Card, source: str | Path, view: str) -> tuple[list[RecordTask], list[str]]:
+    """As :func:`discover`, and the paths of files that look like recordings but match no pattern of the card.
+
+    Examples
+    --------
+    >>> tasks, stray = survey(load_card("mitdb"), "mitdb", "beats")  # doctest: +SKIP
+    """
+    from biossl.corpus.stray import stray_files
+
     if view not in card.views:
         raise RequestError(f"card {card.name}: no view '{view}'; it has {', '.join(card.views)}")
     root, paths = list_files(source)
-    patterns = [re.compile(rf"(?:^|.*[/!])(?:{f.pattern})") for f in card.files]
+    patterns = [on_the_end(f.pattern) for f in card.files]
     only = re.compile(card.views[view].files)
     tables = [_Table(t, root, paths, card.public) for t in card.tables]
     intervals = [find_file(f.intervals.file, root, paths) if f.intervals else "" for f in card.files]
     names = covariate_names(card)
     tasks: dict[str, RecordTask] = {}
+    matched: dict[str, int] = {}
     for path in sorted(paths, key=natural):
         for i, pattern in enumerate(patterns):
             match = pattern.fullmatch(path)
+            if match:
+                matched.setdefault(path, i)
             if not match or not only.search(path):
                 continue
+            if _ODD.search(path):
+                shown = repr(path) if card.public else "a file"
+                raise RequestError(f"{source}: the name of {shown} is not plain text in UTF-8; rename it")
             task = _task(card, root, path, i, match.groupdict(), tables, names, intervals[i])
             if task.record in tasks:
                 both = f"record {task.record!r} comes from {tasks[task.record].path} and {path}"
@@ -109,7 +130,15 @@ def discover(card: Card, source: str | Path, view: str) -> list[RecordTask]:
             f"{source}: none of its {len(paths)} files matches {looked}{more} (card {card.name}, view {view}); "
             "check that the source is this data set"
         )
-    return list(tasks.values())
+    for path in paths:
+        if path.lower().endswith(".zip"):  # it could not be opened: what it holds is missing, which is to be said
+            tasks.setdefault(path, RecordTask(path, None, str(root), path, covariates=dict.fromkeys(names, "")))
+    return list(tasks.values()), stray_files(card, root, sorted(paths, key=natural), matched)
+
+
+def on_the_end(pattern: str) -> re.Pattern[str]:
+    """A card's pattern, for ``fullmatch`` of a path below the source: it begins at the start of a folder or file name."""
+    return re.compile(rf"(?:^|.*[/!])(?:{pattern})")
 
 
 def list_files(source: str | Path) -> tuple[Path, list[str]]:

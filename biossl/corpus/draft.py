@@ -1,41 +1,62 @@
 """A first card for a folder nobody described: what its files say, and what a person still has to.
 
-What lives here: :func:`draft_card` (``biossl card new``). Only a few files are read, and nothing is guessed that decides
-what a number means: a unit the files do not state is written as ``UNKNOWN``, which no card with it passes.
+What lives here: :func:`draft_card` (``biossl card new``): one ``files`` entry for every kind of file that can be read, and a
+line for every file left out. Only a few files are read, and nothing is guessed that decides what a number means: a unit the
+files do not state is written as ``UNKNOWN``, which no card with it passes. Naming patterns are ``naming.py``'s business, the
+text ``draft_text.py``'s.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from biossl.channels import canonical
-from biossl.config import dump_yaml, to_plain
-from biossl.corpus.card_check import UNKNOWN
 from biossl.corpus.discover import list_files, natural
+from biossl.corpus.draft_text import draft_text
+from biossl.corpus.naming import Naming, find_naming
+from biossl.corpus.stray import READERS, has_time, heads, row_shape, segments, suffix
 from biossl.errors import BiosslError, RecordError, RequestError
 from biossl.io.table import TableSpec, guess_spec, read_table
-from biossl.signal import CANONICAL_UNIT, CH_TYPES, Recording
+from biossl.signal import CH_TYPES, Recording
 
-LOOKED_AT = 5  # files read
-_SUFFIXES = {
-    ".hea": "wfdb", ".edf": "edf", ".bdf": "edf", ".vhdr": "brainvision", ".csv": "table", ".txt": "table", ".tsv": "table",
-}  # fmt: skip
+LOOKED_AT = 5  # files read of each kind
 _MODALITY = {"ecg": "ecg", "eeg": "eeg", "acc": "imu", "gyro": "imu"}
-_WINDOW_S = {"ecg": 10.0, "eeg": 4.0, "imu": 2.56}
-_FEW = 4  # words at one place of a file name that are written out
+_NO_UNIT = dict.fromkeys(CH_TYPES, "1")  # what a file does not state is asked of a person, not a reason to stop
+_NAMED = 5  # empty files named
 
 
 @dataclass
-class _Look:
-    """What one file said."""
+class Kind:
+    """The files of one suffix: an entry of the card, or ``left_out`` says why not."""
 
-    recordings: list[Recording]
-    spec: TableSpec | None
+    suffix: str
+    names: list[str]
+    empty: list[str]
+    read: list[list[Recording]] = field(default_factory=list)
+    specs: list[TableSpec] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    naming: Naming | None = None
+    channels: list[str] = field(default_factory=list)  # of the modality, in all of its files
+    left_out: str = ""
+
+    @property
+    def reader(self) -> str:
+        """Reader of the suffix."""
+        return READERS[self.suffix]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The entry of ``files``."""
+        assert self.naming is not None
+        out: dict[str, Any] = {"pattern": self.naming.pattern, "reader": self.reader}
+        if self.specs:
+            shared = set.intersection(*(set(s.channels) for s in self.specs))  # a column that a file lacks would cost that file
+            spec = self.specs[0]
+            out["table"] = replace(spec, channels={c: n for c, n in spec.channels.items() if c in shared})
+        return out
 
 
 def draft_card(source: str | Path, *, sfreq: float | None = None, name: str | None = None) -> tuple[str, dict[str, Any]]:
@@ -55,8 +76,10 @@ def draft_card(source: str | Path, *, sfreq: float | None = None, name: str | No
     text : str
         Commented YAML, ``public: false``.
     facts : dict
-        ``files``, ``read``, ``reader``, ``modality``, ``channels``, ``not_common`` (channel -> in how many of the files
-        read), ``rates``, ``unreadable`` (one line each) and ``to_do`` (what a person must fill in).
+        ``files`` (how many the patterns match), ``formats`` (suffix -> files), ``read``, ``modality``, ``channels``,
+        ``not_common`` (channel -> in how many of the files read, of channels the view leaves out), ``partly`` (likewise, of
+        channels it has), ``rates``, ``unreadable``, ``left_out`` (one line each) and ``to_do`` (what a person must fill in:
+        one line for each ``CHECK`` of the text, the empty texts together).
 
     Raises
     ------
@@ -68,131 +91,125 @@ def draft_card(source: str | Path, *, sfreq: float | None = None, name: str | No
     >>> text, facts = draft_card("recordings")  # doctest: +SKIP
     """
     root, paths = list_files(source)
-    reader, names = _main_format(Path(source), root, paths)
-    pattern, subjects = name_pattern(names)
-    end = re.compile(rf"(?:^|.*[/!]){pattern}")
-    names = [n for n in names if end.fullmatch(n)]
-    looks, unreadable = _read_some(root, names, reader, sfreq)
-    if not looks:
-        raise RequestError(f"{source}: none of the {len(unreadable)} files looked at can be read; the first: {unreadable[0]}")
-    recordings = [r for look in looks for r in look.recordings]
-    kinds = Counter(t for r in recordings for t in r.ch_types)
-    told = next((_MODALITY[k] for k, _ in kinds.most_common() if k in _MODALITY), None)
-    modality = told or "ecg"
-    channels = _common_channels([look.recordings for look in looks], modality)
-    if not channels:
+    kinds = _kinds(Path(source), root, paths, sfreq)
+    for kind in kinds:
+        _read_some(kind, root, sfreq)
+    readable = [k for k in kinds if k.read]
+    if not readable:
+        lines = [line for k in kinds for line in k.unreadable]
+        raise RequestError(f"{source}: none of the {len(lines)} files looked at can be read; the first: {lines[0]}")
+    told = {k.suffix: _modality(k) for k in readable}
+    main = max(readable, key=lambda k: (told[k.suffix] is not None, k.reader != "table", len(k.names)))
+    modality = told[main.suffix] or "ecg"
+    for kind in readable:
+        kind.channels = _common_channels(kind.read, modality)
+    if not main.channels:
         raise RequestError(
-            f"{source}: the files looked at have no channel in common ({', '.join(recordings[0].ch_names)}); give one kind"
+            f"{source}: the files looked at have no channel in common ({', '.join(main.read[0][0].ch_names)}); give one kind"
         )
-    held = Counter(n for look in looks for n in {n for r in look.recordings for n in r.ch_names})
-    not_common = {n: held[n] for n in sorted(held, key=natural) if held[n] < len(looks)}
-    rates = sorted({r.sfreq for r in recordings if set(channels) & set(r.ch_names)})
-    unknown = _unknown_units(recordings, channels)
-    spec = looks[0].spec
-    to_do = ["title, licence, citation, version, obtain"]
-    if told is None:
-        to_do.append("modality and the names of the channels (channel_map), which say nothing here")
-    if unknown:
-        to_do.append("units of " + ", ".join(unknown))
-    if subjects == "record":
-        to_do.append("subjects: each record is taken for a person until the card says otherwise")
+    for kind in kinds:
+        if not kind.read and not kind.left_out:
+            kind.left_out = "none of those looked at can be read"
+        elif kind.read and not set(kind.channels) & set(main.channels):
+            have = ", ".join(dict.fromkeys(n for files in kind.read for r in files for n in r.ch_names))
+            kind.left_out = f"they have none of the channels of the {main.suffix} files but {have}; give them a card of their own"
+    kept = [main, *(k for k in kinds if k is not main and not k.left_out)]
+    namings = find_naming([k.names for k in kept])
+    for kind, naming in zip(kept, namings, strict=True):
+        kind.naming = naming
+    files = [recordings for k in kept for recordings in k.read]
+    held = Counter(n for recordings in files for n in {n for r in recordings for n in r.ch_names})
+    partly = {n: held[n] for n in sorted(held, key=natural) if held[n] < len(files)}
+    recordings = [r for some in files for r in some if set(main.channels) & set(r.ch_names)]
     facts = {
-        "files": len(names), "read": len(looks), "reader": reader, "modality": modality, "channels": channels,
-        "not_common": not_common, "rates": rates,
-        "unreadable": unreadable, "to_do": to_do,
+        "files": sum(len(k.names) for k in kept), "formats": {k.suffix: len(k.names) for k in kept}, "read": len(files),
+        "modality": modality, "channels": main.channels,
+        "not_common": {n: k for n, k in partly.items() if n not in main.channels},
+        "partly": {n: k for n, k in partly.items() if n in main.channels},
+        "rates": sorted({r.sfreq for r in recordings}),
+        "unreadable": [line for k in kinds for line in k.unreadable],
+        "left_out": [f"{len(k.names)} {k.suffix}: {k.left_out}" for k in kinds if k.left_out],
     }  # fmt: skip
-    return _text(name or Path(source).resolve().name, facts, pattern, subjects, unknown, spec, recordings), facts
+    text, facts["to_do"] = draft_text(
+        name or Path(source).resolve().name, facts, [k.entry for k in kept],
+        rate=min(r.sfreq for some in main.read for r in some if set(main.channels) & set(r.ch_names)),
+        by_subject=namings[0].subjects == "group", unknown=_unknown_units(recordings, main.channels),
+        nameless=told[main.suffix] is None, minutes=[r.duration_s / 60 for r in recordings],
+    )  # fmt: skip
+    return text, facts
 
 
-def name_pattern(names: Sequence[str]) -> tuple[str, str]:
-    r"""A regular expression for most of the names and where the subject is (``group`` or ``record``).
-
-    Parameters
-    ----------
-    names : sequence of str
-        Paths, forward slashes.
-
-    Examples
-    --------
-    >>> name_pattern(["a/s01_1.edf", "a/s01_2.edf", "a/s02_1.edf"])
-    ('(?P<record>s(?P<subject>\\d{2})_\\d)\\.edf', 'group')
-    """
-    last = [re.split("[/!]", n)[-1] for n in names]
-    if len(set(last)) < len(last):  # the folder tells records apart
-        last = ["/".join(re.split("[/!]", n)[-2:]) for n in names]
-    shapes: dict[tuple[str, ...], list[list[str]]] = {}
-    for name in last:
-        stem, dot, suffix = name.rpartition(".")
-        words = [*re.findall(r"\d+|[A-Za-z]+|[^\dA-Za-z]", stem)]
-        shape = tuple("9" if w.isdecimal() else "a" if w.isalpha() else w for w in words)
-        shapes.setdefault((*shape, suffix), []).append(words)
-    key, rows = max(shapes.items(), key=lambda item: len(item[1]))
-    shape, suffix = key[:-1], key[-1]
-    numbers = [i for i, s in enumerate(shape) if s == "9"]
-    varying = [i for i in numbers if len({row[i] for row in rows}) > 1]
-    folders = "/" in shape
-    subject = varying[0] if len(varying) > 1 and len({row[varying[0]] for row in rows}) < len(rows) else None
-    if folders and subject is None and varying and varying[0] < shape.index("/"):
-        subject = varying[0]
-    out = ""
-    for i, sort in enumerate(shape):
-        column = sorted({row[i] for row in rows})
-        if sort == "9":
-            widths = {len(v) for v in column}
-            width = widths.pop() if len(widths) == 1 else 0
-            text = {0: r"\d+", 1: r"\d"}.get(width, rf"\d{{{width}}}")
-            out += f"(?P<subject>{text})" if i == subject else text
-        elif sort == "a":
-            out += re.escape(column[0]) if len(column) == 1 else f"(?:{'|'.join(column)})" if len(column) <= _FEW else "[A-Za-z]+"
-        else:
-            out += re.escape(sort)
-    return rf"(?P<record>{out})\.{re.escape(suffix)}", "group" if subject is not None else "record"
-
-
-def _main_format(source: Path, root: Path, paths: Sequence[str]) -> tuple[str, list[str]]:
-    """Reader and paths of the most frequent kind of file; signal formats go before tables, which are often metadata."""
+def _kinds(source: Path, root: Path, paths: Sequence[str], sfreq: float | None) -> list[Kind]:
+    """Files by suffix, the most frequent first; of tables those that hold samples."""
     by_suffix: dict[str, list[str]] = {}
     for path in sorted(paths, key=natural):
-        suffix = Path(path).suffix.lower()
-        if suffix in _SUFFIXES:
-            by_suffix.setdefault(suffix, []).append(path)
+        if suffix(path) in READERS:
+            by_suffix.setdefault(suffix(path), []).append(path)
     if not by_suffix:
         raise RequestError(
-            f"{source}: none of its {len(paths)} files ends in {', '.join(_SUFFIXES)}; `biossl list formats` names what can be read"
+            f"{source}: none of its {len(paths)} files ends in {', '.join(READERS)}; `biossl list formats` names what can be read"
         )
-    best = max(by_suffix, key=lambda s: (_SUFFIXES[s] != "table", len(by_suffix[s]), _size(root, by_suffix[s])))
-    return _SUFFIXES[best], by_suffix[best]
+    out = []
+    for ending, names in sorted(by_suffix.items(), key=lambda item: -len(item[1])):
+        empty = [n for n in names if "!" not in n and (root / n).is_file() and (root / n).stat().st_size == 0]
+        if READERS[ending] == "wfdb":
+            parts = segments(root, names)
+            names = [n for n in names if n not in parts]
+        if READERS[ending] == "table":
+            names, others = _samples(root, names, empty, sfreq)
+            if others:
+                note = "no column called time, so not taken for samples (if they are: --sfreq HZ)"
+                out.append(Kind(ending, others, [], left_out="other columns than most of them" if sfreq else note))
+        if names:
+            out.append(Kind(ending, names, empty, [], [], [_empty(root, empty)] if empty else []))
+    if not any(not k.left_out for k in out):
+        first = out[0].names[0]
+        raise RequestError(f"{root / first}: no time column, so the rate is not known; add --sfreq HZ")
+    return out
 
 
-def _size(root: Path, names: Sequence[str]) -> int:
-    return sum((root / n).stat().st_size for n in names if "!" not in n)
+def _samples(root: Path, names: list[str], empty: list[str], sfreq: float | None) -> tuple[list[str], list[str]]:
+    """Tables that look like samples, with the empty ones (nobody can tell), and the others."""
+    lines = heads(root, [n for n in names if n not in empty])
+    if sfreq is None:
+        good = {n for n, text in lines.items() if has_time(text)}
+    else:  # those with the most common kind of row
+        shapes = {n: row_shape(text) for n, text in lines.items()}
+        usual = Counter(shape for shape in shapes.values() if shape).most_common(1)
+        good = {n for n in shapes if usual and shapes[n] == usual[0][0]}
+    if not good:
+        return [], names
+    return [n for n in names if n in good or n in empty], [n for n in names if n not in good and n not in empty]
 
 
-def _read_some(root: Path, names: Sequence[str], reader: str, sfreq: float | None) -> tuple[list[_Look], list[str]]:
-    step = max(1, len(names) // LOOKED_AT)
-    looks, unreadable = [], []
-    for name in list(names[::step])[:LOOKED_AT]:
+def _empty(root: Path, empty: list[str]) -> str:
+    more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+    files = "1 file has" if len(empty) == 1 else f"{len(empty)} files have"
+    return f"{files} 0 bytes: {', '.join(str(root / n) for n in empty[:_NAMED])}{more}; copy again from the recorder"
+
+
+def _read_some(kind: Kind, root: Path, sfreq: float | None) -> None:
+    names = [] if kind.left_out else [n for n in kind.names if n not in kind.empty]
+    for name in names[:: max(1, len(names) // LOOKED_AT)][:LOOKED_AT]:
         path = str(root / name)
         try:
-            looks.append(_look(path, reader, sfreq))
-        except RecordError as error:
-            if error.code == "needs_card":
-                raise RequestError(f"{path}: no time column, so the rate is not known; add --sfreq HZ") from None
-            unreadable.append(str(error))
+            if kind.reader == "table":
+                spec = guess_spec(path, sfreq)
+                kind.read.append(read_table(path, spec, units=_NO_UNIT))
+                kind.specs.append(spec)
+            elif "!" in path:
+                raise RecordError("wrong_format", f"{kind.reader} files are not read inside a zip; unpack it", path)
+            else:
+                from biossl.io import read
+
+                kind.read.append(read(path, units=_NO_UNIT))
         except BiosslError as error:
-            unreadable.append(str(error))
-    return looks, unreadable
+            kind.unreadable.append(str(error))
 
 
-def _look(path: str, reader: str, sfreq: float | None) -> _Look:
-    if reader == "table":
-        spec = guess_spec(path, sfreq)
-        return _Look(read_table(path, spec, units=dict.fromkeys(CH_TYPES, "1")), spec)
-    if "!" in path:
-        raise RecordError("wrong_format", f"{reader} files are not read inside a zip; unpack it", path)
-    from biossl.io import read
-
-    return _Look(read(path), None)
+def _modality(kind: Kind) -> str | None:
+    types = Counter(t for recordings in kind.read for r in recordings for t in r.ch_types)
+    return next((_MODALITY[t] for t, _ in types.most_common() if t in _MODALITY), None)
 
 
 def _common_channels(files: Sequence[Sequence[Recording]], modality: str) -> list[str]:
@@ -207,80 +224,6 @@ def _common_channels(files: Sequence[Sequence[Recording]], modality: str) -> lis
 
 
 def _unknown_units(recordings: Sequence[Recording], channels: Sequence[str]) -> list[str]:
-    """Channels of which no file states the unit."""
-    stated = {n: u for r in recordings for n, u in zip(r.ch_names, r.units, strict=True)}
-    return [n for n in channels if stated[n] == "1"]
-
-
-def _text(
-    name: str, facts: dict[str, Any], pattern: str, subjects: str, unknown: list[str], spec: TableSpec | None,
-    recordings: Sequence[Recording],
-) -> str:  # fmt: skip
-    modality, rates = facts["modality"], facts["rates"]
-    rate = rates[0]
-    window = round(_WINDOW_S[modality] * rate) / rate
-    name = re.sub(r"[^a-z0-9_-]+", "_", name.lower()).strip("_-") or "my_recordings"
-    minutes = sorted(r.duration_s / 60 for r in recordings)
-    units = {}
-    for n in facts["channels"]:
-        kind = canonical(n, modality)[1]
-        if n in unknown:
-            units[kind if kind != "other" else n] = UNKNOWN
-    files: dict[str, Any] = {"pattern": pattern, "reader": facts["reader"]}
-    if spec is not None:
-        defaults = to_plain(TableSpec(sfreq=spec.sfreq))
-        table = {k: v for k, v in to_plain(spec).items() if k == "sfreq" or v != defaults[k]}
-        if table.get("channels"):  # a column that a file lacks would make that file unreadable
-            table["channels"] = {c: n for c, n in table["channels"].items() if n not in facts["not_common"]}
-        files["table"] = table
-    view = {
-        "sfreq": rate, "window_s": window, "stride_s": window, "channels": facts["channels"],
-    }  # fmt: skip
-    unit_lines = (
-        [
-            "# The files state no unit. Write what the device measures, e.g. "
-            + ", ".join(
-                f"{k}: {CANONICAL_UNIT[k]}" for k in ("ecg", "eeg", "acc", "gyro") if k in units or not set(units) & set(CH_TYPES)
-            )
-            + "; '1' = uncalibrated.",
-            dump_yaml({"units": units}).rstrip(),
-        ]
-        if units
-        else []
-    )
-    left_out = [
-        f"# CHECK the channels: {n} is in {k} of the {facts['read']} files read, so the view leaves it out"
-        for n, k in facts["not_common"].items()
-    ]
-    if left_out:
-        own = " and its files get an entry of their own under files" if spec is not None else ""
-        left_out.append(f"# (with 'optional_channels: true' a view may name it{own}: unobserved where a file has none)")
-    lines = [
-        f"# Draft from {facts['read']} of {facts['files']} {facts['reader']} files, {minutes[0]:.1f} to {minutes[-1]:.1f} minutes "
-        f"a run, {', '.join(f'{r:g}' for r in rates)} Hz.",
-        "# Mend every line marked CHECK, then: biossl check THIS_FILE, biossl convert THIS_FILE FOLDER CORPUS --view windows",
-        dump_yaml({"format": 1, "name": name}).rstrip(),
-        "title: CHECK what the recordings are",
-        dump_yaml({"modality": modality}).rstrip(),
-        "licence: CHECK who may use them for what",
-        "citation: CHECK how to cite them",
-        'version: "1"',
-        "obtain: CHECK where they come from",
-        "# false: subjects become keyed hashes and dates day offsets; nothing of the hospital's names leaves the corpus folder",
-        "public: false",
-        "# CHECK the pattern: named groups record, subject, visit, placement and any covariate, on the end of the path",
-        dump_yaml({"files": [files]}).rstrip(),
-        "# Hz; a file of another rate is quarantined",
-        dump_yaml({"native_sfreq": rates}).rstrip(),
-        *unit_lines,
-        "# CHECK: group = the pattern's group, record = every record is another person, table = a column of a metadata table"
-        + (" (the number that repeats in the names was taken for the subject)" if subjects == "group" else ""),
-        dump_yaml({"subjects": subjects}).rstrip(),
-        "# Metadata by record or subject; only the columns named here are kept (source column: covariate):",
-        "# tables:",
-        "#   - {file: patients.csv, key: id, on: subject, columns: {age: age, sex: sex}}",
-        "# CHECK: what one window is; `biossl list cards --copy ptbxl .` gives a card with filters, labels and splits to look at",
-        *left_out,
-        dump_yaml({"views": {"windows": view}}).rstrip(),
-    ]
-    return "\n".join(lines) + "\n"
+    """Channels of which some file states no unit."""
+    bare = {n for r in recordings for n, u in zip(r.ch_names, r.units, strict=True) if u == "1"}
+    return [n for n in channels if n in bare]

@@ -86,12 +86,17 @@ class Corpus:
         if not file.is_file():
             if (path / "plan.json").is_file():
                 raise RequestError(f"{path}: the conversion has not ended; run the same `biossl convert` command again")
-            what = "not a corpus (no spec.json)" if path.is_dir() else "no such folder"
-            raise RequestError(f"{path}: {what}; make one with `biossl convert CARD SOURCE {path} --view NAME`")
+            if not path.is_dir():
+                raise RequestError(f"{path}: no such folder; make a corpus with `biossl convert CARD SOURCE {path} --view NAME`")
+            new = f"`biossl convert CARD {path} corpora/{path.resolve().name} --view NAME`"
+            raise RequestError(
+                f"{path}: not a corpus (no spec.json); if it holds recordings, make one in a new folder with {new}"
+            )
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             if facts["format"] != CORPUS_FORMAT:
                 raise DataError(f"{file}: corpus format {facts['format']}, this biossl reads {CORPUS_FORMAT}; convert it again")
+            _require_facts(facts)
             return cls(path, facts)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{file}: damaged ({str(error)[:60]}); make the corpus again with `biossl convert`") from None
@@ -118,17 +123,38 @@ class Corpus:
         file = self.path / "card.yaml"
         if not file.is_file():
             raise DataError(f"{file}: missing; make the corpus again with `biossl convert ... --overwrite`")
-        return build(Card, load_yaml(file), where=str(file))
+        card = build(Card, load_yaml(file), where=str(file))
+        known = self.facts["card"]
+        if (card.name, card.version, card.public) != (known["name"], known["version"], known["public"]):
+            raise DataError(f"{file}: name, version or public is not the card's that was converted; put the right file back")
+        return card
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row a window, in shard order: :data:`INDEX_COLUMNS` and the record's covariates."""
-        return _table(self.path / "index.parquet")
+        """One row a window, in shard order: :data:`INDEX_COLUMNS` and the record's covariates.
+
+        Raises
+        ------
+        DataError
+            Missing, damaged, or not what ``spec.json`` and its hash say: then nothing that is said of the corpus holds.
+        """
+        file = self.path / "index.parquet"
+        index = _table(file)
+        if len(index) != len(self) or corpus_hash(self.facts, index) != self.hash:
+            raise DataError(
+                f"{file}: it or spec.json differs from what was written; make the corpus again with `biossl convert ... --overwrite`"
+            )
+        return index
 
     @cached_property
     def events(self) -> pd.DataFrame:
         """All events of the records: :data:`EVENT_COLUMNS`."""
-        return _table(self.path / "events.parquet")
+        file = self.path / "events.parquet"
+        events = _table(file)
+        absent = [name for name in EVENT_COLUMNS if name not in events]
+        if absent:
+            raise DataError(f"{file}: no column '{absent[0]}'; make the corpus again with `biossl convert ... --overwrite`")
+        return events
 
     @cached_property
     def positions(self) -> np.ndarray | None:
@@ -264,11 +290,7 @@ class Corpus:
                     "make the corpus again with `biossl convert ... --overwrite`"
                 )
         self.events  # noqa: B018 (raises when the table is missing or damaged)
-        if len(self.index) != len(self) or corpus_hash(self.facts, self.index) != self.hash:
-            raise DataError(
-                f"{self.path / 'index.parquet'}: differs from the one that was written; "
-                "make the corpus again with `biossl convert ... --overwrite`"
-            )
+        self.index  # noqa: B018 (likewise)
 
 
 class _Handles:
@@ -358,6 +380,21 @@ class _Handles:
             return  # full or read-only: the shards serve
 
 
+def _require_facts(facts: dict[str, Any]) -> None:
+    """KeyError, TypeError or ValueError where ``spec.json`` is not what a conversion writes."""
+    kinds: list[tuple[Any, str, type]] = [(facts, "view", str), (facts, "hash", str), (facts, "funnel", dict)]
+    kinds += [(facts, "findings", list), (facts, "shards", list), (facts["card"], "public", bool)]
+    kinds += [(facts["card"], key, str) for key in ("name", "version", "secret_id")]
+    for shard in facts["shards"]:
+        kinds += [(shard, "file", str), (shard, "sha256", str), (shard, "rows", int), (shard, "exact", int)]
+    for held, key, kind in kinds:
+        if not isinstance(held[key], kind):
+            raise TypeError(f"'{key}' is of another type")
+    for shard in facts["shards"]:
+        if shard["rows"] < 0 or Path(shard["file"]).name != shard["file"]:
+            raise ValueError("a shard of no such name or size")
+
+
 def _table(path: Path) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
@@ -393,5 +430,8 @@ def corpus_hash(facts: dict[str, Any], index: pd.DataFrame) -> str:
         if column.dtype.kind in "iufb":
             digest.update(column.to_numpy(np.float64).astype("<f8").tobytes())
         else:
-            digest.update("\x1f".join("" if value is None else str(value) for value in column).encode())
+            values = column.tolist()
+            if not all(type(value) is str for value in values):
+                values = ["" if value is None else str(value) for value in values]
+            digest.update("\x1f".join(values).encode())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv as csvlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -100,11 +101,7 @@ def add_labels(
     present = set(index[key])
     matched = [i for i in by_id if i in present]
     if not matched:
-        raise DataError(
-            f"{csv}: none of its {len(by_id)} {key} ids is in the corpus ({len(present)} {key}s"
-            + (f", such as '{min(present)}'" if corpus.card.public else "")
-            + "); ids are compared as text ('007' is not '7'); check the column and --key"
-        )
+        raise no_match(corpus, csv, key, [cells[key] for _, cells in known])
     stored_key: str = key
     counts: dict[str, int] = {}
     if nearest is None:
@@ -134,6 +131,22 @@ def add_labels(
         "windows": int(labels.known.sum()), "counts": labels.counts(),
     }  # fmt: skip
     return report | counts
+
+
+def no_match(corpus: Corpus, csv: str | Path, key: str, ids: Sequence[str]) -> DataError:
+    """The error of a table of which no id is in the corpus: what ids look like there, and in the table."""
+    from biossl.corpus.privacy import id_shape
+
+    present = set(corpus.index[key])
+    theirs = corpus.facts.get("id_shapes", {}).get(key, "")
+    own = id_shape(ids)
+    told = f", such as '{min(present)}'" if corpus.card.public else f", whose ids look like '{theirs}'" if theirs else ""
+    if theirs and own and not corpus.card.public:
+        told += f", those of the table like '{own}' (A = letter, 9 = digit)"
+    return DataError(
+        f"{csv}: none of its {len(set(ids))} {key} ids is in the corpus ({len(present)} {key}s{told}); "
+        "ids are compared as text ('007' is not '7'); check the column and --key"
+    )
 
 
 def _free_name(corpus: Corpus, name: str, overwrite: bool) -> None:

@@ -35,7 +35,7 @@ def load_record(card: Card, task: RecordTask) -> list[Recording]:
     Raises
     ------
     RecordError
-        Of the reader; ``no_subject`` when the card's table does not say whose it is.
+        Of the reader; ``wrong_format`` for a zip that cannot be opened; ``no_subject`` when the card's table does not say whose it is.
 
     Examples
     --------
@@ -43,6 +43,8 @@ def load_record(card: Card, task: RecordTask) -> list[Recording]:
     >>> load_record(card, discover(card, "mitdb", "beats")[0])[0].subject   # doctest: +SKIP
     '100'
     """
+    if task.path.lower().endswith(".zip"):
+        raise RecordError("wrong_format", "is not a whole zip, so its recordings are missing; copy it again", task.path)
     if task.subject is None:
         raise RecordError("no_subject", f"record {task.record} has no subject in the card's table; add its row", task.path)
     files = card.files[task.file]
@@ -85,6 +87,10 @@ def _read(card: Card, files: Files, task: RecordTask) -> list[Recording]:
         from biossl.io.edf import read_edf
 
         return read_edf(path, modality=card.modality, channel_map=card.channel_map, units=card.units)
+    if files.reader == "wav":
+        from biossl.io.wav import read_wav
+
+        return read_wav(path, modality=card.modality, channel_map=card.channel_map, units=card.units)
     from biossl.io.brainvision import read_brainvision
 
     return read_brainvision(path, modality=card.modality, channel_map=card.channel_map, units=card.units)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ _BIRTH = re.compile(r"birth|(?:^|[^a-z])(?:dob|born)(?![a-z])", re.IGNORECASE)
 _A_YEAR = {"month": 12.0, "week": 52.1775, "day": 365.2425}  # of what a column of ages counts in, when its name says so
 OLDEST = 90  # ages from here on are one group (HIPAA safe harbor, 45 CFR 164.514(b)(2)(i)(C): all over 89)
 _NOT_AN_AGE = 130  # such numbers are codes ("unknown", "over 89")
+_ALIKE = 5  # ids of one shape from which on the shape tells nothing of a single one
 _COMMON = {"male", "female", "other", "unknown", "yes", "no", "true", "false", "left", "right", "none"}
 
 
@@ -111,6 +113,59 @@ def private_events(events: dict[str, list[Any]], card: Card, view: str) -> dict[
     known |= {text for label in card.labels.values() for texts in label.map.values() for text in texts}
     n = len(events["label"])
     return {**events, "label": [t if t in known else "other" for t in events["label"]], "source": [""] * n}
+
+
+_FAULTS = {
+    "all_nan": "not one sample of the view's channels was observed; check the electrodes of this recording, or the export",
+    "bad_checksum": "its samples differ from the checksum in its header; copy it again from the recorder",
+    "crashed": "its reader was killed by this file; try `biossl inspect` on it, then export it again",
+    "empty": "it holds nothing (0 bytes, or a header without samples); copy it again from the recorder",
+    "infinite": "a sample is infinite; mend the file, or the gain in its header",
+    "length": "it and its companion file have different numbers of rows; export both again",
+    "lying_header": "its header contradicts its samples or itself; `biossl inspect` says where, then export it again",
+    "missing": "a file that belongs to it is not there; copy it beside the others",
+    "missing_channel": (
+        "a channel of the view is not in it; map its name in the card's `channel_map`, or set `optional_channels: true` "
+        "in the view"
+    ),
+    "needs_card": "it is a text, not what its suffix promises; copy it again, or give tables an entry of their own in the card",
+    "no_signal": "it holds marks but no signal; leave it out of the card's pattern",
+    "no_subject": "the card's table has no row that says whose it is; add the row",
+    "rate": "it was recorded at a rate that is not in the card's `native_sfreq`; add the rate if it is right",
+    "too_large": "it does not fit in memory; split the file, or run with --jobs 1",
+    "truncated": "it ends earlier than its header says; copy it again from the recorder",
+    "unreadable": "its reader failed; check that the file is whole and may be read, and try `biossl inspect` on it",
+    "wrong_format": "it is not of the format or columns the card says; mend the card's entry for it, or leave it out of its pattern",
+    "zero_gain": "its header states a gain of 0, so its counts have no unit; mend the header",
+}
+_UNITS = {"ecg": "{ecg: mV}", "eeg": "{eeg: uV}", "imu": "{acc: g, gyro: rad/s}"}
+
+
+def private_fault(code: str, card: Card) -> str:
+    """What is wrong with a file and what to do, from its code alone: a reader's message may hold names.
+
+    Examples
+    --------
+    >>> private_fault("empty", card)  # doctest: +SKIP
+    'it holds nothing (0 bytes, or a header without samples); copy it again from the recorder'
+    """
+    if code == "unknown_unit":
+        units = _UNITS[card.modality]
+        return f"it states no unit that is known; add what the device measures to the card, e.g. `units: {units}`"
+    return _FAULTS.get(code, "it cannot be used; `biossl inspect` says more")
+
+
+def id_shape(ids: Iterable[str]) -> str:
+    """What ids look like, without any of them: digits are 9, letters A or a; '' unless five or more look the same.
+
+    Examples
+    --------
+    >>> id_shape(["P001", "P002", "P003", "P004", "P117"])
+    'A999'
+    """
+    shapes = Counter(re.sub(r"[^\W\d_]", lambda m: "A" if m[0].isupper() else "a", re.sub(r"\d", "9", text)) for text in set(ids))
+    shape, count = max(shapes.items(), key=lambda item: (item[1], item[0]), default=("", 0))
+    return shape if count >= _ALIKE else ""
 
 
 def private_card(card: Card, names: Pseudonyms) -> Card:

@@ -20,7 +20,7 @@ import numpy as np
 from biossl import atomic
 from biossl.corpus.card import Card
 from biossl.corpus.identity import Pseudonyms, day_number
-from biossl.corpus.privacy import private_covariates, private_events
+from biossl.corpus.privacy import private_covariates, private_events, private_fault
 from biossl.corpus.splits import official_name, official_parts
 from biossl.errors import MachineError, RecordError
 from biossl.signal import InputSpec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from biossl.corpus.shards import Counts
     from biossl.corpus.views import Cut, RecordTask
 
+NO_WINDOWS = "no_windows"
 EVENT_FIELDS = ("onset_s", "duration_s", "label", "channel", "kind", "source")
 
 
@@ -95,7 +96,7 @@ def make_shard(job: Job, load: Callable[..., Any]) -> int:
             if len(q.counts) == 0 and found.dropped and set(found.dropped) - {"outside"}:
                 why = ", ".join(f"{n} {reason}" for reason, n in sorted(found.dropped.items()) if n)
                 if why:
-                    side["quarantine"].append(_line(job, task, "no_windows", f"no window could be cut ({why})"))
+                    side["quarantine"].append(_line(job, task, NO_WINDOWS, f"no window could be cut ({why})"))
             side["findings"] += _findings(job, task, q)
             side["exact"] += 0 if q.exact is None else len(q.exact)
     reader.close()
@@ -152,7 +153,8 @@ def _line(job: Job, task: RecordTask, code: str, message: str) -> list[str]:
     if job.names.secret is None:
         root = task.source.rstrip("/\\")
         return [task.record, code, message.replace(root + "/", "").replace(root, "")]
-    return [job.names.record(task.record, job.card), code, f"{code}; look at the file at the site with `biossl inspect`"]
+    told = message if code == NO_WINDOWS else private_fault(code, job.card)  # a reader's own words may hold names
+    return [job.names.record(task.record, job.card), code, told]
 
 
 def _findings(job: Job, task: RecordTask, q: Counts) -> list[str]:

@@ -110,6 +110,21 @@ def n_folds(corpus: Corpus, name: str) -> int:
     return int(frame["fold"].max()) + 1 if "fold" in frame else 0
 
 
+def with_fold(corpus: Corpus, name: str) -> tuple[str, str]:
+    """A split's name with the fold that is meant when none is given (``cv`` -> ``cv:0``), and a note that says so; '' without folds.
+
+    Examples
+    --------
+    >>> with_fold(corpus, "cv")  # doctest: +SKIP
+    ('cv:0', 'split cv: fold 0 of 5; --splits cv:1 is another')
+    """
+    stored = (corpus.path / "splits" / f"{name}.parquet").is_file()  # a split may also be in memory alone
+    folds = n_folds(corpus, name) if stored else 0
+    if not folds:
+        return name, ""  # no folds, one is named already, or load_split says what is wrong
+    return f"{name}:0", f"split {name}: fold 0 of {folds}; --splits {name}:1 is another"
+
+
 def _parts(corpus: Corpus, name: str, frame: pd.DataFrame, fold: int | None) -> list[str]:
     if "fold" not in frame:
         if fold is not None:
@@ -154,8 +169,8 @@ def make_split(
     Returns
     -------
     dict
-        Subjects and windows per part or fold, the content hash, and ``notes``: sites, and one line for every part that
-        has one class only of a label or lacks a class that another part has.
+        Subjects and windows per part or fold, the content hash, and ``notes``: sites, one line for every part that has
+        one class only of a label or lacks a class that another part has, and what to do about it.
 
     Raises
     ------
@@ -190,7 +205,14 @@ def make_split(
             dealt = _in_blocks(len(order), shares) if by == "time" else _dealt(len(order), shares)
             frame = {"subject": order, "part": [PARTS[k] for k in dealt]}
     digest = _write(file, frame, "subject")
-    return _summary(corpus, name, digest, notes)
+    report = _summary(corpus, name, digest, notes)
+    if by != "site":
+        from biossl.corpus.tally import remedies
+
+        lookup = dict(zip(frame["subject"], map(str, frame["fold" if folds else "part"]), strict=True))
+        group = corpus.index["subject"].map(lookup).fillna("").to_numpy().astype(str)
+        report["notes"] += remedies(corpus, group, list(report["counts"]), by=by, folds=folds)
+    return report
 
 
 def add_split(
@@ -204,7 +226,7 @@ def add_split(
         A subject (by whatever name) would be in two parts; no id of the CSV is in the corpus.
     """
     from biossl.corpus.identity import Pseudonyms
-    from biossl.corpus.label_csv import read_csv
+    from biossl.corpus.label_csv import no_match, read_csv
 
     file = _free(corpus, name, overwrite)
     rows, column = read_csv(Path(csv), key, "part", None)
@@ -216,7 +238,7 @@ def add_split(
     owner = dict(zip(corpus.index[key].tolist(), corpus.index["subject"].tolist(), strict=True))
     matched = {i: p for i, p in parts_of.items() if i in owner}
     if not matched:
-        raise DataError(f"{csv}: none of its {len(parts_of)} {key} ids is in the corpus; ids are compared as text, check --key")
+        raise no_match(corpus, csv, key, [cells[key] for _, cells in rows])
     by_subject: dict[str, set[str]] = {}
     for i, parts in matched.items():
         by_subject.setdefault(owner[i], set()).update(parts - {""})

@@ -6,6 +6,7 @@ What lives here: counting for people, before anything is trained. The labels the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from biossl.corpus.index import Corpus
 
 UNKNOWN = "unknown"  # the row of windows without a known value
+_FOLDS = 5  # suggested at most
 _SHOWN = 5  # classes written out of one label
 
 
@@ -92,6 +94,72 @@ def poor_parts(corpus: Corpus, parts: np.ndarray, names: Sequence[str], *, word:
         for name, text in _poor(labels, parts, names):
             found[name].append(f"'{label}' has {text}")
     return [f"{word} {name}: label " + "; label ".join(texts) for name, texts in found.items() if texts]
+
+
+def remedies(corpus: Corpus, parts: np.ndarray, names: Sequence[str], *, by: str, folds: int | None) -> list[str]:
+    """What can mend a split of which a part has one subject only, or lacks a class of a label: one line each, that works.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    parts, names
+        As for :func:`poor_parts`.
+    by : str
+        ``subject`` or ``time``, which cannot be stratified.
+    folds : int or None
+        Of the split.
+    """
+    subject = corpus.index["subject"].to_numpy()
+    inside = [parts == name for name in names]
+    people = [len(set(subject[mask])) for mask in inside]
+    n = sum(people)
+    out = []
+    most = min(_FOLDS, n // 2)  # folds of two subjects at least
+    if 1 in people:
+        single = ", ".join(name for name, count in zip(names, people, strict=True) if count == 1)
+        what = f"{'fold' if folds else 'part'} {single}: 1 subject, which no --seed changes"
+        if n < 4:
+            out.append(f"{what}; with {n} subjects every split has such a part: add subjects (`probe` cross-validates over all)")
+        elif folds:
+            out.append(f"{what}; use `--folds {most}`")
+        else:
+            other = f", or `--fractions {_two_each(n, names)}`" if n >= 2 * len(names) else ""
+            out.append(f"{what}; use `--folds {most}`{other}")
+    if by != "subject":
+        return out
+    for label in corpus.label_names():
+        try:
+            labels = corpus.labels(label)
+        except DataError:
+            continue  # of other windows than this view's
+        holders = _holders(labels, subject)
+        lacking = [c for c, who in holders.items() if who and any(not who & set(subject[mask]) for mask in inside)]
+        if not lacking:
+            continue
+        rarest = min(lacking, key=lambda c: len(holders[c]))
+        m = len(holders[rarest])
+        if m == 1:
+            out.append(
+                f"label '{label}': class {rarest} is of 1 subject, so no split by subject has it in two parts; add subjects"
+            )
+        else:
+            out.append(f"label '{label}': class {rarest} is of {m} subjects; use `--folds {min(_FOLDS, m)} --stratify {label}`")
+    return out
+
+
+def _two_each(n: int, names: Sequence[str]) -> str:
+    """Fractions that give val and test two of n subjects (or none, where they had none) and train the rest."""
+    val, test = (math.ceil(200 / n) if part in names else 0 for part in ("val", "test"))
+    return " ".join(f"{percent / 100:g}" for percent in (100 - val - test, val, test))
+
+
+def _holders(labels: Labels, subject: np.ndarray) -> dict[str, set[str]]:
+    """Class -> subjects with a window of it; empty for numbers."""
+    if labels.kind == "regression":
+        return {}
+    column = labels.values if labels.kind == "multilabel" else labels.values[:, [0] * len(labels.classes)]
+    target = np.ones(len(labels.classes)) if labels.kind == "multilabel" else np.arange(len(labels.classes))
+    return {c: set(subject[column[:, k] == target[k]]) for k, c in enumerate(labels.classes)}
 
 
 def _poor(labels: Labels, parts: np.ndarray, names: Sequence[str]) -> list[tuple[str, str]]:

@@ -215,7 +215,9 @@ def companion_path(path: str, companion: Companion) -> str:
 def read_bytes(path: str) -> bytes:
     """Bytes of a file or of a member of a zip (``archive.zip!inner/name``)."""
     archive, bang, inner = path.partition("!")
-    if not bang or Path(path).is_file():
+    if not bang or Path(path).exists():
+        if Path(path).exists() and not Path(path).is_file():
+            raise RecordError("wrong_format", "is not an ordinary file; give a table", path)
         return Path(path).read_bytes()
     try:
         with zipfile.ZipFile(archive) as z:

@@ -16,7 +16,7 @@ import numpy as np
 from biossl.augment.depends import breaking
 from biossl.config import nearest
 from biossl.errors import BiosslError, DataError, MachineError, RequestError
-from biossl.recipe.limits import check_limits
+from biossl.recipe.limits import check_limits, remarks
 from biossl.recipe.schema import Recipe
 from biossl.signal import InputSpec
 
@@ -174,7 +174,7 @@ def check_pair(
     """
     from biossl.corpus import guard_split
     from biossl.corpus import seen as count_seen
-    from biossl.corpus.splits import default_split
+    from biossl.corpus.splits import default_split, with_fold
     from biossl.objectives.base import SamplePlan
     from biossl.recipe.plan import check_plan
 
@@ -198,7 +198,7 @@ def check_pair(
         faults += [Finding("request", f"{name} label '{judge}': {line}") for line in breaking(recipe.augment, depends)]
     rows = np.arange(0)
     try:
-        chosen, note = (split, "") if split is not None else default_split(corpus)
+        chosen, note = with_fold(corpus, split) if split is not None else default_split(corpus)
         notes += [Finding("note", note)] if note else []
         part = np.full(len(corpus), "train") if chosen is None else corpus.split(chosen).to_numpy()
         rows = np.flatnonzero(part == "train")
@@ -226,7 +226,7 @@ def check_pair(
             f"{name}: {len(rows)} training windows, fewer than data.batch_size {recipe.data.batch_size}; windows repeat in a step"
         )
         notes.append(Finding("note", text))
-    return faults + notes
+    return faults + notes + [Finding("note", text) for text in remarks(recipe)]
 
 
 def pick_channels(spec: InputSpec, channels: Iterable[str], *, where: str) -> InputSpec:

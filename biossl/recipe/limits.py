@@ -52,6 +52,24 @@ def check_limits(recipe: Recipe) -> None:
         raise RequestError(f"{where}: key 'train.optimizer.betas' must be two numbers from 0 to below 1, not {betas}")
 
 
+def remarks(recipe: Recipe) -> list[str]:
+    """What is allowed and rarely meant, one line each with what to set; ``pretrain`` and ``check`` print them.
+
+    Examples
+    --------
+    >>> from biossl.recipe import load_recipe
+    >>> remarks(load_recipe("imu/jepa_small", {"train.steps": "10"}))[0][:62]
+    'train.steps 10 ends before the warm-up (train.schedule.warmup_'
+    """
+    steps, warmup = recipe.train.steps, recipe.train.schedule.config.warmup_steps
+    if warmup < steps:
+        return []
+    return [
+        f"train.steps {steps} ends before the warm-up (train.schedule.warmup_steps {warmup}), so the learning rate never reaches "
+        f"{recipe.train.optimizer.lr:g}; set --train.schedule.warmup_steps {steps // 10}, or train for more steps"
+    ]
+
+
 def _at(recipe: Recipe, key: str) -> float | None:
     """The value of a dotted key; None where it is off."""
     value: object = recipe

@@ -17,6 +17,7 @@ from biossl.corpus import Corpus
 
 Array = NDArray[Any]
 MAP_ROWS = 1_000
+LEAST = 30  # windows below which shares of neighbours and of variance say nothing
 MOST_GROUPS = 12
 
 
@@ -25,7 +26,7 @@ class EmbeddingMap:
     """Coordinates (n, 2) of two projections, the group of each point (-1 unknown) and what neighbours share.
 
     ``part`` says which rows, ``explained`` the share of variance of the two principal axes; ``same_label`` and
-    ``same_subject`` are (share, chance) or None.
+    ``same_subject`` are (share, chance), or None where there is nothing to tell apart or under :data:`LEAST` windows.
     """
 
     label: str
@@ -87,7 +88,8 @@ def embedding_map(corpus: Corpus, label: str | None, split: str | None, embed: C
     return EmbeddingMap(
         label=label or "", part=part, n=len(rows), n_subjects=int(subject.max()) + 1, pca=axes[:, :2], tsne=tsne,
         explained=float(pca.explained_variance_ratio_[:2].sum()), group=group, names=names,
-        same_label=_neighbours(z, group) if len(names) > 1 else None, same_subject=_neighbours(z, subject),
+        same_label=_neighbours(z, group) if len(names) > 1 and len(rows) >= LEAST else None,
+        same_subject=_neighbours(z, subject) if len(rows) >= LEAST else None,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ figure svg { width: 100%; height: auto; max-width: 36rem; display: block; }
 .flow b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 .flow .out { display: block; color: var(--warn); font-size: .88rem; }
 pre { background: var(--box); border: 1px solid var(--line); padding: .7rem; overflow-x: auto; font-size: .82rem; line-height: 1.35; }
+summary { cursor: pointer; color: var(--blue); margin: .3rem 0; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 @media (max-width: 480px) { body { padding: .7rem; font-size: 15px; } .figures { gap: .6rem; } }
 @media print {
@@ -102,6 +103,11 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], *, caption: st
         f'<div class="wide" tabindex="0"><table class="matrix"><caption>{esc(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def details(summary: str, inner: str) -> str:
+    """Something that is folded away until it is asked for; ``inner`` is HTML."""
+    return f"<details><summary>{esc(summary)}</summary>{inner}</details>" if inner else ""
 
 
 def flow(boxes: Sequence[tuple[str, str, Sequence[str]]]) -> str:

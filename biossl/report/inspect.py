@@ -119,7 +119,7 @@ def recording_files(folder: Path) -> tuple[list[Path], int]:
     own. Text files and documents are counted as others.
     """
     listed = {folder / path if (folder / path).exists() else folder / path.partition("!")[0] for path in list_files(folder)[1]}
-    files = sorted(p for p in listed if p.is_file())
+    files = sorted(listed)  # a link to nothing among them: its recording was not copied
     here = set(files)
     parts = set(_belonging(files))
     found, others = [], 0

@@ -19,6 +19,7 @@ from biossl.atomic import write_text
 from biossl.checkpoint import find_encoder, load_encoder, read_about
 from biossl.config import nearest
 from biossl.corpus import Corpus
+from biossl.corpus.splits import default_split
 from biossl.errors import BiosslError, DataError, RequestError
 from biossl.inference import embed_corpus
 from biossl.report import html, sections
@@ -84,7 +85,7 @@ def write_report(
     held = read_run(path)
     picture = _map(held, label)
     parts = [
-        ("cohort", "Who is in it", sections.cohort(held.corpora)),
+        ("cohort", "Who is in it", sections.cohort(held.corpora, _trained(held.facts))),
         ("training", "Pretraining", sections.training(held.facts, held.log)),
         ("probes", "What the frozen features are worth", sections.probes(held.probes)),
         ("map", "Map of embeddings", sections.embedding_map(picture)),
@@ -130,6 +131,11 @@ def read_run(path: Path) -> Run:
     return Run(path, facts, text, read_log(path / "log.csv"), probes, list(corpora.values()), notes)
 
 
+def _trained(facts: dict[str, Any]) -> dict[str, str]:
+    """Hash of each corpus trained on -> the split whose part ``train`` was used ('' = all windows), where the run says it."""
+    return {c["hash"]: c["split"] for c in facts.get("plan", {}).get("corpora", []) if "split" in c}
+
+
 def _weights(path: Path) -> str:
     """Hash of the run's encoder, '' when it has none yet."""
     try:
@@ -167,6 +173,16 @@ def _json(file: Path) -> dict[str, Any]:
     return value
 
 
+def _split_trained(run: Run, corpus: Corpus) -> str | None:
+    trained = _trained(run.facts)
+    if corpus.hash in trained:
+        return trained[corpus.hash] or None
+    try:
+        return default_split(corpus)[0]
+    except RequestError:  # several, and nothing says which
+        return None
+
+
 def _map(run: Run, label: str | None) -> EmbeddingMap | None:
     """Embeddings of up to a thousand windows: of the first probed corpus, else the first trained on."""
     if not run.corpora:
@@ -179,7 +195,10 @@ def _map(run: Run, label: str | None) -> EmbeddingMap | None:
         name = shown[0]["label"]
     if name is not None and name not in corpus.label_names():
         raise DataError(f"{corpus.path}: no label '{name}'; {nearest(name, corpus.label_names() or ['none'])}")
-    split = shown[0]["split"] if shown else ("official" if "official" in corpus.split_names() else None)
+    split = shown[0]["split"] if shown else _split_trained(run, corpus)
+    if split is not None and split.partition(":")[0] not in corpus.split_names():
+        run.notes.append(f"split {split} is no longer in corpus {corpus.path.name}: the map shows all windows")
+        split = None
     try:
         encoder = load_encoder(run.path, spec=corpus.spec, adapt=True)
     except BiosslError as error:

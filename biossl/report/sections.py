@@ -13,11 +13,42 @@ from numpy.typing import NDArray
 
 from biossl.corpus import Corpus
 from biossl.ledger import openings
-from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, model_rows, number, paired_lines, verdict
+from biossl.probe_text import (
+    METRIC_NAMES,
+    class_rows,
+    count_line,
+    cross_line,
+    interval,
+    model_rows,
+    number,
+    paired_lines,
+    positive_line,
+    split_name,
+    verdict,
+)  # fmt: skip
 from biossl.report import figures, html
-from biossl.report.embedding_map import EmbeddingMap
+from biossl.report.embedding_map import LEAST, EmbeddingMap
+from biossl.training.monitors import concern
 
 Array = NDArray[Any]
+LOGGED = {
+    "step": "optimiser steps done",
+    "loss": "loss", "lr": "learning rate", "weight_decay": "weight decay (AdamW, per step and unit of learning rate)",
+    "momentum": "momentum of the averaged (target) encoder: the share of it that stays at each step",
+    "grad_norm": "norm of the gradient before clipping", "samples_per_s": "speed, windows a second",
+    "std": "spread of embeddings (std x sqrt(D): 1 = free, 0 = all windows alike)",
+    "start_std": "spread of embeddings before the first step", "rankme_centred": "effective rank, centred (dimensions)",
+    "rankme_uncentred": "effective rank, uncentred (dimensions)", "target_variance": "variance of targets over tokens",
+    "prediction_variance": "variance of predictions over tokens", "probe": "linear probe on held-out training subjects (score)",
+    "prediction": "loss term: error of the predicted features", "visible": "loss term: error at visible tokens",
+    "reconstruction": "loss term: error of the reconstructed values",
+    "explained": "share of the targets' variance explained (1 = all, 0 = no better than their mean)",
+    "variance": "loss term: variance hinge (0 = no feature is too flat; no sign of collapse)",
+    "covariance": "loss term: covariance of features (0 = none says what another says)",
+    "invariance": "loss term: distance of two views", "sigreg": "loss term: distance from a standard normal",
+    "agreement": "loss term: distance of the views", "contrast": "loss term: contrastive", "nt_xent": "loss term: contrastive (NT-Xent)",
+    "nce": "loss term: contrastive (InfoNCE)", "penalty": "loss term: penalty of the augmentation",
+}  # fmt: skip
 
 
 def lead(facts: dict[str, Any], probes: list[dict[str, Any]]) -> str:
@@ -28,19 +59,30 @@ def lead(facts: dict[str, Any], probes: list[dict[str, Any]]) -> str:
     if "steps" in facts:
         text += f" after {facts['steps']:,} steps"
     lines = [text + "."]
+    labels = [p["label"] for p in probes[:3]]
     for p in probes[:3]:
         main = p["models"][0]
-        line = f"{p['label']}: {METRIC_NAMES[p['metric']]} {interval(main['scores'][p['metric']])} by a linear head on frozen features"
+        where = (
+            f" ({split_name(p['split'])}{'' if p['part'] == 'test' else ', ' + p['part']})"
+            if labels.count(p["label"]) > 1
+            else ""
+        )
+        line = f"{p['label']}{where}: {METRIC_NAMES[p['metric']]} {interval(main['scores'][p['metric']])} by a linear head on frozen features"
         beside = [d for d in p["paired"] if d["head"] == "linear"]
         line += "".join(f"; pretrained minus {d['minus']} {interval(d, signed=True)}{verdict(d)}" for d in beside)
+        if p["seen"]["subjects"]:
+            line += f" (optimistic: {p['seen']['subjects']} of the {p['seen']['of']} judged subjects were seen, unlabelled, in pretraining)"
         lines.append(line + ".")
     if not probes:
         lines.append("No probe was run, so nothing here says what the features are worth.")
     return "".join(html.para(line, "lead") for line in lines)
 
 
-def cohort(corpora: list[Corpus]) -> str:
-    """Flow from files to windows with reasons, and the parts of each split."""
+def cohort(corpora: list[Corpus], trained: dict[str, str]) -> str:
+    """Flow from files to windows with reasons, and the parts of the split used; other splits are folded away.
+
+    ``trained`` maps the hash of each corpus trained on to the split whose part ``train`` was used, '' = all windows.
+    """
     out = ""
     for corpus in corpora:
         f = corpus.funnel
@@ -55,17 +97,30 @@ def cohort(corpora: list[Corpus]) -> str:
             (f"{f['windows']:,}", f"windows of {spec.window_s:g} s, {len(spec.ch_names)} channels, {spec.sfreq:g} Hz", dropped),
             (f"{f['subjects']:,}", "subjects", []),
         ])  # fmt: skip
-        for name in corpus.split_names():
-            rows = [["part", "subjects", "recordings", "windows"]]
-            parts = corpus.split(name)
-            for part in [p for p in ("train", "val", "test") if (parts == p).any()]:
-                some = corpus.index[(parts == part).to_numpy()]
-                rows.append([part, *(f"{n:,}" for n in (some["subject"].nunique(), some["record"].nunique(), len(some)))])
-            left = int((parts == "").sum())
-            caption = f"Split {name}" + (f" ({left:,} windows in no part)" if left else "")
-            out += html.table(rows, caption=caption)
+        used, names = trained.get(corpus.hash), corpus.split_names()
+        if used and used.partition(":")[0] not in names:
+            out += html.para(f"Pretraining used part train of {split_name(used)}, which is no longer in the corpus.")
+        elif used:
+            out += _parts(corpus, used, f"{split_name(used).capitalize()}: pretraining used its part train")
+        elif used == "":
+            out += html.para("Pretraining used all windows of this corpus.")
+        others = [n for n in names if used is None or n != used.partition(":")[0]]
+        out += html.details(
+            f"Other splits: {', '.join(others)}" if used else f"Splits: {', '.join(others)}",
+            "".join(_parts(corpus, n, split_name(n).capitalize()) for n in others),
+        )
         out += html.notes(corpus.findings[:20])
     return out or html.para("The corpora of this run are not at hand.")
+
+
+def _parts(corpus: Corpus, name: str, caption: str) -> str:
+    rows = [["part", "subjects", "recordings", "windows"]]
+    parts = corpus.split(name)
+    for part in [p for p in ("train", "val", "test") if (parts == p).any()]:
+        some = corpus.index[(parts == part).to_numpy()]
+        rows.append([part, *(f"{n:,}" for n in (some["subject"].nunique(), some["record"].nunique(), len(some)))])
+    left = int((parts == "").sum())
+    return html.table(rows, caption=caption + (f" ({left:,} windows in no part)" if left else ""))
 
 
 def training(facts: dict[str, Any], log: dict[str, Array]) -> str:
@@ -73,6 +128,8 @@ def training(facts: dict[str, Any], log: dict[str, Array]) -> str:
     out = ""
     for alarm in facts.get("alarms", []):
         out += html.para(f"Alarm: {alarm if isinstance(alarm, str) else ', '.join(f'{k} {v}' for k, v in alarm.items())}", "warn")
+    low = concern(facts.get("numbers", {})) if facts.get("finished") else ""
+    out += html.para(f"Look closer: {low}.", "warn") if low else ""
     if "step" not in log or not len(log["step"]):
         return out + html.para("No training log.")
     step = log["step"]
@@ -101,14 +158,34 @@ def training(facts: dict[str, Any], log: dict[str, Array]) -> str:
     )  # fmt: skip
     draw(
         {"target_variance": "target", "prediction_variance": "prediction"}, "Variance of targets and predictions", "variance",
-        "Falls to 0 in a collapse; the run stops by itself then.", zero=True,
+        f"Falls to 0 in a collapse. {_stopping(facts)}", zero=True,
     )  # fmt: skip
     draw({"probe": "probe"}, "Linear probe during training", "score", "Judged on held-out subjects of the training part only.")
     out += html.figures(drawn)
     numbers = facts.get("numbers", {})
     if numbers:
-        out += html.table([["last logged", "value"], *([k, f"{v:.4g}"] for k, v in numbers.items())])
+        rows = [[k, f"{v:.4g}", LOGGED.get(k, _task(k))] for k, v in numbers.items()]
+        out += html.table([["last logged", "value", "what it is"], *rows])
     return out
+
+
+def _task(key: str) -> str:
+    return f"share of windows told right, task {key[9:]}" if key.startswith("accuracy_") else ""
+
+
+def _stopping(facts: dict[str, Any]) -> str:
+    """When this run would have stopped by itself, from its recipe."""
+    monitor = facts.get("plan", {}).get("recipe", {}).get("monitor", {})
+    if "stop_after" not in monitor:
+        return ""
+    least = {name: monitor[f"stop_{name}_variance"] for name in ("target", "prediction")}
+    bounds = " or ".join(f"{name} variance below {value:g}" for name, value in least.items() if value > 0)
+    if not bounds:
+        return "The recipe has switched off the rule that stops a run then."
+    text = f"From step {monitor['stop_after']:,} on the run stops by itself at {bounds}"
+    total = facts["plan"]["recipe"].get("train", {}).get("steps")
+    short = total is not None and total < monitor["stop_after"]
+    return text + (f"; with its {total:,} steps this run was too short for that." if short else ".")
 
 
 def probes(results: list[dict[str, Any]]) -> str:
@@ -129,7 +206,7 @@ def probes(results: list[dict[str, Any]]) -> str:
 def _probe(p: dict[str, Any]) -> str:
     scarce = "" if p["labels_fraction"] is None else f", {p['labels_fraction']:g} of the labels"
     scarce += "" if p["n_subjects"] is None else f", {p['n_subjects']} training subjects"
-    how = f"judged on {p['part']} of split {p['split']}" if p["split"] else "cross-validation grouped by subject"
+    how = f"judged on {p['part']} of {split_name(p['split'])}" if p["split"] else "cross-validation grouped by subject"
     out = f"<h3>{html.esc(p['label'])} in {html.esc(p['corpus']['name'])}: {html.esc(how + scarce)}</h3>"
     counts = [count_line(name, c) for name, c in p["counts"].items() if isinstance(c, dict)]
     seen = f"Seen in pretraining: {p['seen']['subjects']} of the {p['seen']['of']} judged subjects."
@@ -137,12 +214,12 @@ def _probe(p: dict[str, Any]) -> str:
     if p["seen"]["subjects"]:
         out += html.para("The encoder had seen judged subjects (without labels): these figures are optimistic.", "warn")
     out += html.table(model_rows(p), strong=[0])
+    out += html.para(positive_line(p) + ".", "soft") if positive_line(p) else ""
     out += _differences(p, "Pretrained minus others")
     if "cross_validation" in p:
         cross = p["cross_validation"]
-        n = cross["counts"]["subjects"]
-        caption = f"Cross-validation over all {n} subjects ({cross['seen']} of them seen, without labels, in pretraining)"
-        out += html.table(model_rows(p | cross), caption=caption, strong=[0])
+        line = cross_line(cross)
+        out += html.table(model_rows(p | cross), caption=line[0].upper() + line[1:], strong=[0])
         out += html.notes(paired_lines(p | cross))
     if p.get("layers"):
         rows = [["block", METRIC_NAMES[p["metric"]], "in training"]]
@@ -177,7 +254,9 @@ def embedding_map(picture: EmbeddingMap | None) -> str:
     if picture is None:
         return html.para("No map: the corpus is not at hand or has too few windows.")
     what = f" by {picture.label}" if picture.label else ""
-    text = f"{picture.n:,} windows of {picture.n_subjects} subjects, {picture.part}."
+    text = f"{picture.n:,} windows of {picture.n_subjects} subject{'s' if picture.n_subjects > 1 else ''}, {picture.part}."
+    if picture.n < LEAST:
+        text += f" Too few (under {LEAST}) to say what neighbours share."
     if picture.same_label:
         text += f" The nearest neighbour of a window has its {picture.label} in {picture.same_label[0]:.0%} (chance {picture.same_label[1]:.0%})."
     if picture.same_subject:
@@ -185,7 +264,7 @@ def embedding_map(picture: EmbeddingMap | None) -> str:
     alt = f"Map of embeddings{what}: {text}"
     names = picture.names if picture.label else ()
     group = picture.group if picture.label else np.full(picture.n, -1)
-    title = f"Two principal axes ({picture.explained:.0%} of variance)"
+    title = "Two principal axes" + (f" ({picture.explained:.0%} of variance)" if picture.n >= LEAST else "")
     svgs = [
         (
             figures.scatter(picture.pca, group, names, title=title, alt=alt),
@@ -208,7 +287,8 @@ def provenance(facts: dict[str, Any], results: list[dict[str, Any]], corpora: li
     plan = facts.get("plan", {})
     rows: dict[str, object] = {}
     for c in plan.get("corpora", []):
-        rows[f"trained on {c['name']}"] = f"{c['windows']:,} windows, weight {c['weight']:g}, corpus {c['hash'][:16]}"
+        part = f" (part train of {split_name(c['split'])})" if c.get("split") else ""
+        rows[f"trained on {c['name']}"] = f"{c['windows']:,} windows{part}, weight {c['weight']:g}, corpus {c['hash'][:16]}"
     for p in results:
         rows["encoder weights"] = p["encoder"]["hash"][:16]
     if plan.get("init"):

@@ -31,6 +31,8 @@ USUAL_STD = 0.1
 LEAST_OF_START = 0.1
 MIN_STD = 1e-4
 MIN_RANK = 2.0
+LOW_OF_START = 1 / 3  # worth a word at the end of a run; a dip of the first hundreds of steps is usual
+LOW_RANK = 1.5
 _CHUNK = 64
 _ROWS, _FOLD = 0x3017, 0x3018  # permutation numbers of the monitoring rows and of the probe's subjects
 
@@ -127,6 +129,34 @@ def alarm(reading: dict[str, float], *, start_std: float = USUAL_STD) -> str:
     if reading.get("rankme_centred", MIN_RANK) < MIN_RANK:
         return f"embeddings vary along one direction only (centred RankMe {reading['rankme_centred']:.3g} < {MIN_RANK})"
     return ""
+
+
+def concern(numbers: dict[str, float]) -> str:
+    """One line on the last reading of a run that is not alarming but low, with what would be an alarm; else an empty text.
+
+    Parameters
+    ----------
+    numbers : dict
+        ``std``, ``start_std`` and ``rankme_uncentred`` as last logged; what is absent is not judged.
+
+    Examples
+    --------
+    >>> concern({"std": 0.2, "start_std": 0.19})
+    ''
+    """
+    std, start, rank = (numbers.get(k) for k in ("std", "start_std", "rankme_uncentred"))
+    found = []
+    if std is not None and start is not None and std < LOW_OF_START * start:
+        found.append(f"the spread of the embeddings is {std:.2g}, {std / start:.0%} of that before the first step ({start:.2g})")
+    if rank is not None and rank < LOW_RANK:
+        found.append(f"all embeddings point nearly the same way (uncentred RankMe {rank:.2g})")
+    if not found:
+        return ""
+    least = max(LEAST_OF_START * (USUAL_STD if start is None else start), MIN_STD)
+    return (
+        f"{' and '.join(found)}: a dip in a short run, or the way to a collapse; train longer or with a lower train.optimizer.lr, and "
+        f"let the probe judge (an alarm would be std below {least:.2g} or centred RankMe below {MIN_RANK:g})"
+    )
 
 
 def stop_if_collapsed(reading: dict[str, float], settings: Monitor, step: int) -> None:

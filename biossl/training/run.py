@@ -24,18 +24,18 @@ from biossl.atomic import folder_lock, require_free, write_text
 from biossl.checkpoint import load_encoder, require_match, require_tensors, save_encoder
 from biossl.config import dump_yaml, to_plain
 from biossl.corpus import Corpus, guard_split, subject_keys
-from biossl.corpus.splits import default_split
+from biossl.corpus.splits import default_split, with_fold
 from biossl.errors import MachineError, RequestError
 from biossl.objectives.base import Objective
 from biossl.progress import Progress
 from biossl.recipe import Recipe
-from biossl.recipe.limits import check_limits
+from biossl.recipe.limits import check_limits, remarks
 from biossl.signal import InputSpec
 from biossl.training.continuing import find_past, without_beginning
 from biossl.training.data import Source, make_loader, make_order, make_sources
 from biossl.training.log import TrainLog
 from biossl.training.loop import Loop
-from biossl.training.monitors import Watcher
+from biossl.training.monitors import Watcher, concern
 from biossl.training.state import Interrupt, NumericPath, RunCheckpointIO, RunFolder, note
 from biossl.training.trainer import fit
 
@@ -109,7 +109,11 @@ def pretrain(
         past = find_past(continue_from, recipe)
         recipe = without_beginning(recipe)
     sources, notes = make_sources(corpora, channels=recipe.data.channels, split=split)
-    _guard(sources, split)
+    splits = _splits(sources, split)
+    _guard(sources, splits)
+    if split is not None:
+        notes += dict.fromkeys(filter(None, (with_fold(s.corpus, split)[1] for s in sources)))
+    notes += remarks(recipe)
     spec = sources[0].spec
     objective = _build(recipe, spec)
     started_from = _load_init(objective, init) if init is not None else {}
@@ -119,8 +123,14 @@ def pretrain(
     plan = {
         "recipe": recipe.to_dict(),
         "corpora": [
-            {"name": s.corpus.path.resolve().name, "hash": s.corpus.hash, "weight": s.weight, "windows": len(s.rows)}
-            for s in sources
+            {
+                "name": s.corpus.path.resolve().name,
+                "hash": s.corpus.hash,
+                "weight": s.weight,
+                "windows": len(s.rows),
+                "split": chosen,
+            }
+            for s, chosen in zip(sources, splits, strict=True)
         ],
         "split": split or "",
         "init": started_from.get("hash", ""),
@@ -216,6 +226,9 @@ def pretrain(
             "parameters": facts["parameters"],
             "wall_s": round(spent + time.monotonic() - begun, 3),
         }
+        low = concern(result["numbers"])
+        if low:
+            note(f"warning: {low}")
         run.write_facts({**facts, "finished": True, **{k: result[k] for k in ("steps", "numbers", "alarms", "wall_s")}})
         return result
 
@@ -276,10 +289,15 @@ def _width(objective: Objective) -> int:
     return int(objective.export().dim)  # type: ignore[arg-type]
 
 
-def _guard(sources: list[Source], split: str | None) -> None:
-    """The leak guard over all corpora that are split; one without splits is trained on whole, which a note says."""
+def _splits(sources: list[Source], split: str | None) -> list[str]:
+    """The split of each corpus whose part ``train`` is used, with its fold; '' = all windows."""
     names = [split if split is not None else default_split(s.corpus)[0] for s in sources]
-    having = [(s.corpus, name) for s, name in zip(sources, names, strict=True) if name is not None]
+    return ["" if name is None else with_fold(s.corpus, name)[0] for s, name in zip(sources, names, strict=True)]
+
+
+def _guard(sources: list[Source], splits: list[str]) -> None:
+    """The leak guard over all corpora that are split; one without splits is trained on whole, which a note says."""
+    having = [(s.corpus, name) for s, name in zip(sources, splits, strict=True) if name]
     if having:
         guard_split([corpus for corpus, _ in having], [name for _, name in having])
 

@@ -164,3 +164,10 @@ def test_a_file_that_may_not_be_read_costs_one_line_of_a_folder(
     code, out, _ = run(capsys, str(tmp_path))
     assert code == 0 and "1 files read, 1 not readable" in out and "shut.hea" in out
     assert sum(line.startswith("! unreadable") for line in out.splitlines()) == 1
+
+
+def test_a_link_to_a_recording_that_was_not_copied_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path)
+    (tmp_path / "away.edf").symlink_to(tmp_path / "nowhere")
+    code, out, _ = run(capsys, str(tmp_path))
+    assert code == 0 and "! missing: " in out and "away.edf" in out and "1 files read, 1 not readable" in out

@@ -1,6 +1,7 @@
 """The command's frame: help is light, verbs are found or suggested, every verb shows an example, JSON stays alone on stdout."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -146,3 +147,13 @@ def test_sigterm_ends_a_verb_in_one_line_and_leaves_no_litter(tmp_path):
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130 and err.count("\n") == 1 and "stopped" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_that_the_terminal_cannot_show_is_no_error(tmp_path):
+    code = (
+        "import sys; from biossl import cli; from biossl.cli import listing\n"
+        "listing.run = lambda args: cli.say('caf\\udcff \\u00b5') or {}\n"
+        "sys.argv = ['biossl', 'list', 'cards']; cli.entry()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and done.stdout == b"caf\\udcff \\xb5\n"

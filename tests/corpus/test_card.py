@@ -15,7 +15,7 @@ from biossl.channels import canonical
 from biossl.cli import main
 from biossl.corpus.card import Card, load_card
 from biossl.corpus.card_check import covariate_names, event_kinds, parse_channel, unfinished
-from biossl.corpus.draft import name_pattern
+from biossl.corpus.naming import name_pattern
 from biossl.corpus.views import cut, discover, load_record, view_spec
 from biossl.errors import RequestError
 from biossl.resources import resources
@@ -97,7 +97,11 @@ def test_the_minimal_card_is_right(tmp_path: Path) -> None:
         ({"views": {}}, "'views' is empty"),
         ({"files__0__pattern": "("}, "files[0].pattern' is not a regular expression"),
         ({"files__0__pattern": r"(?P<record>\d+)\.hea"}, "no group (?P<subject>...)"),
-        ({"files__0__reader": "table", "files__0__annotations": []}, "files[0].table' and 'reader: table' belong together"),
+        (
+            {"files__0__reader": "table", "files__0__annotations": []},
+            "'files[0]' has 'reader: table' and no 'table:'; add how to read one, e.g. table: {sfreq: 100, time: time, channels:",
+        ),
+        ({"files__0__table": {"sfreq": 50}}, "'files[0].table' is of no use to 'reader: wfdb'; write 'reader: table', or remove"),
         ({"files__0__reader": "edf"}, "files[0].annotations' are WFDB extensions"),
         ({"views__w__channels": ["I", "Q7"]}, "channel 'Q7' is not known"),
         ({"views__w__channels": ["I", "avf"]}, "channel 'avf' is called 'aVF' here"),
@@ -153,10 +157,12 @@ def test_a_table_spec_in_a_card_is_checked_too(tmp_path: Path) -> None:
     ("names", "pattern", "subjects"),
     [
         ([f"{i}.hea" for i in (100, 101, 214)], r"(?P<record>\d{3})\.hea", "record"),
-        (["x/S001R05.edf", "x/S001R06.edf", "x/S002R05.edf"], r"(?P<record>S(?P<subject>\d{3})R\d{2})\.edf", "group"),
-        (["z.zip!s1_sp.csv", "z.zip!s1_sw.csv", "z.zip!s12_sw.csv"], r"(?P<record>s\d+_(?:sp|sw))\.csv", "record"),
-        (["p01/ecg.edf", "p02/ecg.edf"], r"(?P<record>p(?P<subject>\d{2})/ecg)\.edf", "group"),
-        (["1_1.hea", "1_2.hea", "2_1.hea", "README_x.hea"], r"(?P<record>(?P<subject>\d)_\d)\.hea", "group"),
+        (["x/S001R05.edf", "x/S001R06.edf", "x/S002R05.edf"], r"(?P<record>(?P<subject>S\d{3})R\d{2})\.edf", "group"),
+        (["z.zip!s1_sp.csv", "z.zip!s1_sw.csv", "z.zip!s12_sw.csv"], r"(?P<record>(?P<subject>s\d+)_[A-Za-z]+)\.csv", "group"),
+        (["p01/ecg.edf", "p02/ecg.edf"], r"(?P<record>(?P<subject>p\d{2})/ecg)\.edf", "group"),
+        (["1_1.hea", "1_2.hea", "2_1.hea", "README_x.hea"], r"(?P<record>.+)\.hea", "record"),
+        (["P1_a.edf", "P1_b.edf", "P2_Émile 7.EDF"], r"(?P<record>(?P<subject>P\d)(?!\d)[^/!]*)\.(?i:edf)", "group"),
+        (["a/1/x.edf", "b/1/x.edf"], r"(?P<record>.+)\.edf", "record"),
     ],
 )
 def test_the_pattern_of_a_draft(names: list[str], pattern: str, subjects: str) -> None:
@@ -188,7 +194,7 @@ def test_a_draft_of_tables_is_used_after_its_unit_is_filled_in(tmp_path: Path, c
     card = load_card(out)
     assert not card.public
     tasks = discover(card, folder, "windows")
-    assert [(t.record, t.subject) for t in tasks] == [("p01_1", "01"), ("p01_2", "01"), ("p02_1", "02"), ("p02_2", "02")]
+    assert [(t.record, t.subject) for t in tasks] == [("p01_1", "p01"), ("p01_2", "p01"), ("p02_1", "p02"), ("p02_2", "p02")]
     assert cut(card, "windows", load_record(card, tasks[0])).data.shape == (4, 3, 128)
 
 

@@ -22,6 +22,7 @@ import pytest
 from corpus_factory import SyntheticLoader, make_corpus, synthetic_card, synthetic_tasks
 from wfdb_folder import card_facts, write_card, write_record
 
+from biossl.atomic import folder_lock
 from biossl.config import build
 from biossl.corpus import Corpus, convert
 from biossl.corpus.card import Card
@@ -365,11 +366,78 @@ def test_no_name_id_date_or_path_of_a_private_set_leaves_it(tmp_path: Path, capf
             with h5py.File(file) as f:
                 seen += str(dict(f.attrs)) + str(list(f))
             seen += file.read_bytes().decode("latin-1")
-        elif file.is_file() and file.name not in ("secret.key", "card.yaml"):
+        elif file.is_file() and file.name not in ("secret.key", "card.yaml", "private_paths.csv"):
             seen += file.read_bytes().decode("latin-1")
     stored = (tmp_path / "c" / "card.yaml").read_text()
     assert "MRN778" not in stored and "same_person: []" in stored
+    assert result["private_paths"] == str(tmp_path / "c" / "private_paths.csv")
+    assert (tmp_path / "c" / "private_paths.csv").stat().st_mode & 0o777 == 0o600
     assert [c for c in (*CANARIES, "MRN778813") if c in seen] == []
+
+
+def quarantine(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "quarantine.csv") as f:
+        return list(csv.DictReader(f))
+
+
+def test_a_private_key_leads_its_holder_to_the_file_and_the_line_says_what_to_do(tmp_path: Path, source: Path) -> None:
+    (source / "b1.hea").write_bytes(b"")
+    (source / "c1.dat").write_bytes((source / "c1.dat").read_bytes()[:-100])
+    card = build(Card, card_facts(public=False), where="card")
+    result = convert(card, source, tmp_path / "c", view="main", n_jobs=1)
+    with open(result["private_paths"]) as f:
+        paths = {row["record"]: row["path"] for row in csv.DictReader(f)}
+    lines = {paths[line["record"]]: line for line in quarantine(tmp_path / "c")}
+    assert set(lines) == {"b1.hea", "c1.hea"}, "and no name of a file that is well"
+    assert lines["b1.hea"]["code"] == "empty" and "0 bytes" in lines["b1.hea"]["message"]
+    assert all(line["message"].endswith("copy it again from the recorder") for line in lines.values())
+    for k, name in enumerate(("b1", "c1")):
+        write_record(source, name, seed=k + 5)
+    result = convert(card, source, tmp_path / "c", view="main", n_jobs=1, overwrite=True)
+    assert result["private_paths"] == "" and not (tmp_path / "c" / "private_paths.csv").exists()
+
+
+def test_the_holder_is_led_there_too_when_nothing_could_be_converted(tmp_path: Path, source: Path) -> None:
+    for file in source.glob("*.hea"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="which files: .*private_paths.csv"):
+        convert(build(Card, card_facts(public=False), where="card"), source, tmp_path / "c", view="main", n_jobs=1)
+    assert (tmp_path / "c" / "private_paths.csv").read_text().count(".hea") == 4
+
+
+def test_files_that_look_like_recordings_and_match_nothing_are_told(tmp_path: Path, source: Path) -> None:
+    (source / "b1.hea").rename(source / "Ada Zebrowski.hea")
+    (source / "walk.csv").write_text("time,I\n0.00,1\n0.01,2\n")
+    (source / "patients.csv").write_text("id,age\n1,50\n2,60\n")
+    (source / "README.txt").write_text("Two lines\nof text\n")
+    for public in (True, False):
+        out = tmp_path / str(public)
+        result = convert(build(Card, card_facts(public=public), where="card"), source, out, view="main", n_jobs=1)
+        assert result["unmatched"] == 2 and result["unmatched_files"] == (["Ada Zebrowski.hea", "walk.csv"] if public else [])
+        (note,) = [n for n in Corpus.open(out).findings if "match no pattern" in n]
+        assert note.startswith("2 files look like recordings") and ("Zebrowski" in note) == public
+        held = [f.name for f in out.rglob("*") if f.is_file() and b"Zebrowski" in f.read_bytes()]
+        assert held == (["spec.json"] if public else ["private_paths.csv"])
+
+
+def test_what_the_card_uses_otherwise_is_no_stray_file(tmp_path: Path, source: Path) -> None:
+    (source / "times.csv").write_text("record,time\na1,1.5\na2,2.5\n")
+    (source / "a1s.hea").write_text((source / "a1.hea").read_text())
+    (source / "c1.hea").write_text("c1/1 3 100 1000\na1s 1000\n")
+    facts = card_facts(tables=[{"file": "times.csv", "key": "record", "columns": {"time": "hour"}}])
+    convert(build(Card, facts, where="card"), source, tmp_path / "c", view="main", n_jobs=1)
+    assert not [n for n in Corpus.open(tmp_path / "c").findings if "pattern" in n]
+
+
+def test_a_corpus_is_never_made_among_the_recordings(tmp_path: Path, source: Path) -> None:
+    before = hashes(source)
+    for out in (source, source / "corpus", source / ".." / "src" / "x"):
+        with pytest.raises(RequestError, match="is the folder of the recordings|lies inside the source") as caught:
+            convert(build(Card, card_facts(), where="card"), source, out, view="main", n_jobs=1)
+        assert "new folder" in str(caught.value)
+    assert hashes(source) == before
+    with pytest.raises(RequestError, match="new folder with `biossl convert CARD .*src corpora/src --view NAME`"):
+        Corpus.open(source)
 
 
 def test_marks_of_a_private_set_keep_only_what_the_card_names(tmp_path: Path) -> None:
@@ -381,6 +449,12 @@ def test_marks_of_a_private_set_keep_only_what_the_card_names(tmp_path: Path) ->
 
     run(tmp_path / "c", Named(2), facts={"public": False})
     assert set(Corpus.open(tmp_path / "c").events["label"]) == {"rest", "other"}
+
+
+def test_a_corpus_folder_has_one_writer(tmp_path: Path) -> None:
+    with folder_lock(tmp_path / "c"), pytest.raises(RequestError, match="another biossl process is writing there"):
+        run(tmp_path / "c", SyntheticLoader(2))
+    run(tmp_path / "c", SyntheticLoader(2))
 
 
 def test_ages_above_89_of_a_private_set_are_one_group_and_a_note_says_so(tmp_path: Path) -> None:

@@ -218,3 +218,59 @@ def test_a_missing_table_of_events_is_found(tmp_path: Path) -> None:
     (corpus.path / "card.yaml").unlink()
     with pytest.raises(DataError, match="card.yaml: missing; make the corpus again"):
         _ = Corpus.open(corpus.path).card
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"card": None}, {"card": "x"}, {"card": {"name": "n"}}, {"view": None}, {"funnel": None}, {"findings": 7}, {"shards": "x"},
+        {"shards": [{"file": "../shard-00000.h5", "rows": 48, "sha256": "", "exact": 0}]},
+        {"shards": [{"file": "shard-00000.h5", "rows": -48, "sha256": "", "exact": 0}]},
+        {"shards": [{"file": "shard-00000.h5", "rows": "48", "sha256": "", "exact": 0}]},
+        {"shards": [{"file": "shard-00000.h5", "rows": 48}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_spec_that_no_conversion_writes_is_refused_when_opened(copy: Path, change: dict[str, object]) -> None:
+    facts = json.loads((copy / "spec.json").read_text()) | change
+    (copy / "spec.json").write_text(json.dumps({k: v for k, v in facts.items() if v is not None}))
+    with pytest.raises(DataError, match=r"spec\.json: damaged .*; make the corpus again"):
+        Corpus.open(copy)
+
+
+@pytest.mark.parametrize("change", [{"sfreq": 500.0}, {"n_samples": 10**12}, {"reference": "average"}])
+def test_a_spec_that_was_edited_is_noticed_by_whoever_reads_the_index(copy: Path, change: dict[str, object]) -> None:
+    facts = json.loads((copy / "spec.json").read_text())
+    facts["input"] |= change
+    (copy / "spec.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="it or spec.json differs from what was written"):
+        Corpus.open(copy).index  # noqa: B018
+
+
+@pytest.mark.parametrize("what", ["rows", "order", "column", "value"])
+def test_an_index_that_was_edited_is_noticed_by_whoever_reads_it(copy: Path, what: str) -> None:
+    frame = pd.read_parquet(copy / "index.parquet")
+    if what == "value":
+        frame.loc[3, "subject"] = "s005"
+    changed = {
+        "rows": frame[:40], "order": frame[::-1], "column": frame.drop(columns="sha256"), "value": frame,
+    }[what]  # fmt: skip
+    changed.to_parquet(copy / "index.parquet", index=False)
+    with pytest.raises(DataError, match="it or spec.json differs from what was written"):
+        Corpus.open(copy).index  # noqa: B018
+
+
+def test_events_without_a_column_are_refused(copy: Path) -> None:
+    pd.read_parquet(copy / "events.parquet").drop(columns="label").to_parquet(copy / "events.parquet")
+    with pytest.raises(DataError, match="events.parquet: no column 'label'; make the corpus again"):
+        Corpus.open(copy).events  # noqa: B018
+
+
+@pytest.mark.parametrize(("old", "new"), [("name: synthetic_ecg", "name: other"), ("public: true", "public: false")])
+def test_a_card_of_another_set_in_the_corpus_is_refused(copy: Path, old: str, new: str) -> None:
+    """By its name subjects are known again, and by ``public`` names are kept in."""
+    text = (copy / "card.yaml").read_text()
+    assert old in text
+    (copy / "card.yaml").write_text(text.replace(old, new))
+    with pytest.raises(DataError, match="card.yaml: name, version or public is not the card's that was converted"):
+        Corpus.open(copy).card  # noqa: B018

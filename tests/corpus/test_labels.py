@@ -11,7 +11,7 @@ from corpus_factory import SyntheticLoader, make_corpus, synthetic_card, synthet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biossl.corpus import Corpus, add_labels
+from biossl.corpus import Corpus, add_labels, add_split
 from biossl.corpus.card import Label
 from biossl.corpus.convert import convert_tasks
 from biossl.corpus.labels import _from_text
@@ -401,3 +401,14 @@ def test_ids_that_match_nothing_show_what_the_corpus_has_unless_it_is_private(tm
         with pytest.raises(DataError, match="none of its 1 subject ids is in the corpus") as caught:
             add_labels(made, write(tmp_path / "l.csv", "subject,v\n0,1\n"), key="subject", name="v")
         assert ("such as" in str(caught.value)) == public == (made.index["subject"].min() in str(caught.value))
+
+
+def test_ids_that_match_nothing_show_the_shape_of_a_private_sets_ids_and_none_of_them(tmp_path: Path) -> None:
+    made = make_corpus(tmp_path / "c", n_subjects=6, n_channels=1, windows_per_subject=1, public=False)
+    table = write(tmp_path / "l.csv", "subject,v\n" + "".join(f"{i},{i % 2}\n" for i in range(6)))
+    parts = write(tmp_path / "p.csv", "subject,part\n" + "".join(f"{i},train\n" for i in range(6)))
+    for join in (lambda: add_labels(made, table, key="subject", name="v"), lambda: add_split(made, parts, name="v")):
+        with pytest.raises(DataError, match=r"\(6 subjects, whose ids look like 'a999', those of the table like '9'") as caught:
+            join()
+        assert "s000" not in str(caught.value)
+    add_labels(made, write(tmp_path / "m.csv", "subject,v\ns000,1\ns001,0\n"), key="subject", name="v")

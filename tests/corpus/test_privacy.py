@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from corpus_factory import synthetic_card
 
+import biossl
 from biossl.corpus.card import Label, Split
 from biossl.corpus.identity import Pseudonyms, day_number
-from biossl.corpus.privacy import private_card, private_covariates
+from biossl.corpus.privacy import id_shape, private_card, private_covariates, private_fault
 
 NAMES = Pseudonyms(b"s" * 32)
 CARD = synthetic_card(
@@ -64,3 +68,24 @@ def test_the_stored_card_names_nobody() -> None:
     stored = private_card(card, NAMES)
     assert stored.same_person == [] and stored.splits["a"].parts["train"] == [NAMES.subject("berta", card)]
     assert stored.splits["b"].parts["train"] == [NAMES.record("r1", card)]
+
+
+def test_every_code_a_reader_has_says_what_is_wrong_and_what_to_do() -> None:
+    package = Path(biossl.__file__).parent
+    text = "".join(p.read_text(encoding="utf-8") for room in ("io", "corpus") for p in (package / room).glob("*.py"))
+    codes = set(re.findall(r'RecordError\(\s*"(\w+)"', text)) - {"wrong_shape"}
+    told = {code: private_fault(code, CARD) for code in codes}
+    assert len(codes) > 15 and len(set(told.values())) == len(codes)
+    assert all(";" in text and not text.startswith(code) for code, text in told.items())
+    assert "`units: {ecg: mV}`" in told["unknown_unit"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "shape"),
+    [
+        ([f"P{i:03d}" for i in range(9)], "A999"), ([f"{i}" for i in range(5)], "9"), (["P001", "P002"], ""),
+        (["Ada", "Berta", "Clara Zebrowski"], ""), ([*(f"s_{i}" for i in range(5)), "Ada Zebrowski"], "a_9"),
+    ],
+)  # fmt: skip
+def test_the_shape_of_ids_tells_none_of_them(ids: list[str], shape: str) -> None:
+    assert id_shape(ids) == shape

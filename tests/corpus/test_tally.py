@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,10 +74,63 @@ def test_a_part_with_one_class_or_without_one_is_named(corpus: Corpus, tmp_path:
 
 
 def test_a_fold_is_named_too_and_a_good_split_has_no_note(corpus: Corpus) -> None:
-    notes = make_split(corpus, "each", folds=12)["notes"]
+    every = make_split(corpus, "each", folds=12)["notes"]
+    notes = [n for n in every if re.match(r"fold \d+: label", n)]
     assert len(notes) == 12 and all("label 'group' has only class" in n for n in notes)
     assert [n.split(":")[0] for n in notes] == [f"fold {k}" for k in range(12)]  # in the order of numbers
     assert not [n for n in make_split(corpus, "two", folds=2, stratify="group")["notes"] if "group" in n]
+
+
+def options(corpus: Corpus, remedy: str) -> dict[str, Any]:
+    """What a note tells a person to type, as arguments of ``make_split``."""
+    (words,) = re.findall(r"use `([^`]*)`", remedy)
+    found: dict[str, Any] = {}
+    for option, value in re.findall(r"--(\w+) ([^-]+)", words):
+        found[option] = int(value) if option == "folds" else value.strip()
+    return found
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 7, 9, 12])
+@pytest.mark.parametrize("how", [{}, {"folds": 4}, {"by": "time"}, {"fractions": (0.8, 0.0, 0.2)}])
+def test_the_remedy_for_a_part_of_one_subject_works(tmp_path: Path, n: int, how: dict[str, Any]) -> None:
+    made = make_corpus(tmp_path / "c", n_subjects=n, windows_per_subject=1, n_channels=1, n_samples=20)
+    report = make_split(made, "a", **how)
+    remedies = [note for note in report["notes"] if "1 subject, which no --seed changes" in note]
+    assert bool(remedies) == (1 in [c["subjects"] for c in report["counts"].values()])
+    for remedy in remedies:
+        mended = make_split(made, "b", by=how.get("by", "subject"), **options(made, remedy))
+        assert min(c["subjects"] for c in mended["counts"].values()) >= 2
+        for text in re.findall(r"or `--fractions ([^`]*)`", remedy):
+            fractions = [float(v) for v in text.split()]
+            mended = make_split(made, "c", by=how.get("by", "subject"), fractions=fractions)
+            assert min(c["subjects"] for c in mended["counts"].values()) >= 2
+
+
+def test_three_subjects_are_told_that_no_split_helps(tmp_path: Path) -> None:
+    made = make_corpus(tmp_path / "c", n_subjects=3, windows_per_subject=1, n_channels=1, n_samples=20)
+    (note,) = [n for n in make_split(made, "a")["notes"] if "1 subject" in n and "label" not in n]
+    assert "add subjects" in note and "--folds" not in note
+
+
+@pytest.mark.parametrize("rare", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("how", [{}, {"stratify": "v"}, {"folds": 5}])
+def test_the_remedy_for_a_class_that_a_part_lacks_works(tmp_path: Path, rare: int, how: dict[str, Any]) -> None:
+    made = make_corpus(tmp_path / "c", n_subjects=20, windows_per_subject=1, n_channels=1, n_samples=20)
+    (tmp_path / "l.csv").write_text("subject,v\n" + "".join(f"s{i:03d},{int(i < rare)}\n" for i in range(20)))
+    add_labels(made, tmp_path / "l.csv", key="subject", name="v")
+
+    def lacking(notes: list[str]) -> list[str]:
+        return [n for n in notes if re.match(r"(part|fold) \w+: label .*'v' has", n)]
+
+    for seed in range(6):
+        notes = make_split(made, "a", seed=seed, overwrite=True, **how)["notes"]
+        remedies = [n for n in notes if n.startswith("label 'v'")]
+        assert bool(remedies) == bool(lacking(notes))
+        for remedy in remedies:
+            if rare == 1:
+                assert "add subjects" in remedy
+            else:
+                assert not lacking(make_split(made, "b", seed=seed, overwrite=True, **options(made, remedy))["notes"]), remedy
 
 
 def test_many_lacking_classes_are_cut_short(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,10 @@ def card(view: dict[str, Any] | None = None, **more: Any) -> Card:
     made = build(Card, raw, where="card")
     check_card(made, where="card")
     return made
+
+
+def card_files() -> dict[str, Any]:
+    return {"reader": "table", "table": {"sfreq": 50, "label": "what", "channels": {"acc_x": "acc_x", "acc_y": "acc_y"}}}
 
 
 def recording(n: int = 500, *, names: tuple[str, ...] = ("acc_x", "acc_y"), **more: Any) -> Recording:
@@ -409,6 +414,35 @@ def test_a_record_found_twice_names_no_file_of_a_private_set(tmp_path: Path, pub
     with pytest.raises(RequestError, match="remove one or widen the group") as caught:
         discover(card(public=public), tmp_path, "v")
     assert ("4711" in str(caught.value)) is public
+
+
+@pytest.mark.parametrize("name", [b"p3_1\xff.csv", b"p3_1\n.csv"])
+def test_a_name_that_no_table_can_hold_is_refused(tmp_path: Path, name: bytes) -> None:
+    folder = table_set(tmp_path / "s")
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text("acc_x,acc_y,what\n1,2,UP\n")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    loose = {"pattern": r"(?P<record>p(?P<subject>\d+)[\s\S]*)\.csv"}
+    with pytest.raises(RequestError, match="is not plain text in UTF-8; rename it") as caught:
+        discover(card(files=[card_files() | loose]), folder, "v")
+    str(caught.value).encode()
+    with pytest.raises(RequestError, match="the name of a file is") as caught:
+        discover(card(files=[card_files() | loose], public=False), folder, "v")
+    assert "p3_1" not in str(caught.value)
+
+
+def test_a_zip_that_cannot_be_opened_costs_a_line(tmp_path: Path) -> None:
+    folder = table_set(tmp_path / "s")
+    (folder / "more.zip").write_bytes(b"PK\x03\x04 cut off")
+    tasks = discover(card(), folder, "v")
+    assert [t.record for t in tasks] == ["p2_1", "p2_2", "p10_1", "more.zip"]
+    with pytest.raises(RecordError, match="more.zip: is not a whole zip, so its recordings are missing; copy it again"):
+        load_record(card(), tasks[-1])
+    with pytest.raises(RequestError, match="none of its"):
+        (tmp_path / "t").mkdir()
+        (folder / "more.zip").rename(tmp_path / "t" / "more.zip")
+        discover(card(), tmp_path / "t", "v")
 
 
 def test_the_hash_of_a_recording_is_the_same_in_every_view() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -295,3 +296,10 @@ def test_a_damaged_zip_is_a_record_error_whatever_is_damaged(data: st.DataObject
             guess_spec(f"{path}!é.csv", sfreq=50)
         except RecordError:
             pass
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(RecordError, match="a.csv: is not an ordinary file"):
+        read_table(tmp_path / "a.csv", TableSpec(sfreq=50))

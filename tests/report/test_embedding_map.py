@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from corpus_factory import make_corpus
 
+from biossl.report import sections
 from biossl.report.embedding_map import _neighbours, embedding_map
 
 
@@ -33,8 +34,17 @@ def test_validation_windows_are_shown_before_test_windows(corpus):
     picture = embedding_map(corpus, "group", "official", embed)
     assert picture.part == "part val of split official" and (corpus.split()[asked[0]] == "val").all()
     assert picture.n == 8 and picture.pca.shape == (8, 2) and picture.tsne is None
+    assert picture.same_label is None and picture.same_subject is None  # 8 windows say nothing of neighbours
+    text = sections.embedding_map(picture)
+    assert "8 windows of 1 subject, part val of split official" in text and "of variance)" not in text
     whole = embedding_map(corpus, "age", None, embed)
-    assert whole.n == 48 and whole.tsne.shape == (48, 2) and len(whole.names) == 4 and set(whole.group) == {0, 1, 2, 3}
+    assert (
+        whole.n == 48
+        and whole.tsne.shape == (48, 2)
+        and whole.same_subject
+        and len(whole.names) == 4
+        and set(whole.group) == {0, 1, 2, 3}
+    )
 
 
 def test_windows_without_features_are_left_out(corpus):

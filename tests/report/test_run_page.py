@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import pytest
 from probe_factory import make_run
 
+from biossl.corpus import make_split
 from biossl.errors import DataError, RequestError
 from biossl.probe import probe
-from biossl.report import write_report
+from biossl.report import sections, write_report
 
 
 class Tags(HTMLParser):
@@ -90,7 +91,72 @@ def test_probe_numbers_are_those_of_the_result_files(run, page):
         assert f"{entry['scores']['macro_f1']['value']:.3f}" in page
     for d in result["paired"]:
         assert f"{d['value']:+.3f}" in page
-    assert "Cross-validation over all 18 subjects" in page and "Openings of test parts" in page
+    assert (
+        "Cross-validation grouped by subject over all 18 subjects; 12 of them were seen" in page
+        and "Openings of test parts" in page
+    )
+    assert "AUROC and AUPRC are of class fast" in page
+
+
+def test_the_split_that_pretraining_used_stands_out_and_others_are_folded_away(run, tmp_path):
+    _, corpus = run
+    make_split(corpus, "later", folds=3)
+    write_report(run[0], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "Split thirds: pretraining used its part train" in text and "(part train of split thirds)" in text
+    folded = text[text.index("<details>") : text.index("</details>")]
+    assert "Other splits: later" in folded and "Split later" in folded and "thirds" not in folded
+    (corpus.path / "splits" / "later.parquet").unlink()
+
+
+def changed(run, folder, **facts):
+    """A copy of the run with other facts; its page."""
+    import shutil
+
+    shutil.copytree(run[0], folder, ignore=shutil.ignore_patterns("report.html", "probes"))
+    old = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(old | facts))
+    write_report(folder)
+    return (folder / "report.html").read_text()
+
+
+def test_when_a_run_stops_by_itself_is_what_its_recipe_says(run, tmp_path):
+    monitor = {"stop_after": 500, "stop_target_variance": 0.01, "stop_prediction_variance": 1e-4}
+    plan = json.loads((run[0] / "run.json").read_text())["plan"]
+
+    def page(name, steps, **keys):
+        recipe = {"name": "toy", "monitor": monitor | keys, "train": {"steps": steps}}
+        return changed(run, tmp_path / name, plan=plan | {"recipe": recipe})
+
+    rule = "From step 500 on the run stops by itself at target variance below 0.01 or prediction variance below 0.0001"
+    assert f"{rule}." in page("long", 1000)
+    assert f"{rule}; with its 200 steps this run was too short for that." in page("short", 200)
+    assert "switched off" in page("off", 1000, stop_target_variance=0, stop_prediction_variance=0)
+
+
+def test_a_low_spread_at_the_end_is_told_with_what_would_be_an_alarm(run, tmp_path):
+    numbers = {"loss": 0.1, "start_std": 0.185, "std": 0.039, "variance": 0.0}
+    text = changed(run, tmp_path / "low", numbers=numbers)
+    assert "Look closer" in text and "an alarm would be std below 0.018 or centred RankMe below 2" in text
+    assert "variance hinge (0 = no feature is too flat; no sign of collapse)" in text and "before the first step" in text
+    assert "Look closer" not in changed(run, tmp_path / "good", numbers=numbers | {"std": 0.15})
+
+
+def test_two_probes_of_one_label_are_told_apart_and_the_one_that_saw_is_marked(run):
+    probes = [json.loads(f.read_text()) for f in sorted((run[0] / "probes").glob("*group*.json"))] * 2
+    first, second = probes[0], json.loads(json.dumps(probes[1])) | {"split": "cv:1"}
+    second["seen"] = {"subjects": 4, "of": 6}
+    lines = sections.lead({"finished": True}, [first, second]).split("</p>")
+    assert "group (split thirds):" in lines[1] and "optimistic" not in lines[1]
+    assert "group (split cv fold 1):" in lines[2] and "optimistic: 4 of the 6 judged subjects" in lines[2]
+
+
+def test_the_map_is_of_the_split_that_pretraining_used(run, tmp_path):
+    _, corpus = run
+    make_split(corpus, "later", folds=3)
+    text = changed(run, tmp_path / "run")
+    assert "part test of split thirds" in text
+    (corpus.path / "splits" / "later.parquet").unlink()
 
 
 def test_no_subject_or_record_name_and_no_path_reaches_the_page(run, page):

@@ -11,6 +11,8 @@ from training_toys import small_recipe
 
 from biossl.errors import DataError, MachineError, RequestError
 from biossl.recipe import Recipe
+from biossl.recipe.check import check_pair
+from biossl.recipe.limits import remarks
 from biossl.training import pretrain
 
 
@@ -51,3 +53,13 @@ def test_a_run_file_of_another_shape_is_damaged(tmp_path: Path, content: str) ->
     (tmp_path / "run" / "run.json").write_text(json.dumps(json.loads(content)))
     with pytest.raises(DataError, match="run.json: damaged"):
         pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "run")
+
+
+def test_a_warm_up_longer_than_the_run_is_told_with_what_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = make_corpus(tmp_path / "c", modality="imu", windows_per_subject=2, n_samples=64)
+    recipe = small_recipe(train__steps=2, train__schedule__warmup_steps=24)
+    text = "train.steps 2 ends before the warm-up (train.schedule.warmup_steps 24)"
+    assert text in remarks(recipe)[0] and remarks(small_recipe()) == []
+    assert any(text in f.text and f.kind == "note" for f in check_pair(recipe, corpus))
+    pretrain(recipe, [(corpus, 1.0)], tmp_path / "run")
+    assert capsys.readouterr().err.count(text) == 1

@@ -18,6 +18,7 @@ from biossl.training.monitors import (
     Variances,
     Watcher,
     alarm,
+    concern,
     embedding_std,
     feature_variance,
     rankme,
@@ -62,6 +63,14 @@ def test_std_is_judged_against_the_start() -> None:
     low = reading(gaussian() + 300.0)  # an untrained transformer looks like this
     assert alarm(low) and not alarm(low, start_std=low["std"])
     assert alarm({**low, "std": low["std"] / 20}, start_std=low["std"])
+
+
+def test_a_low_last_reading_is_told_with_what_would_be_an_alarm() -> None:
+    short = {"std": 0.039, "start_std": 0.185, "rankme_centred": 64.0, "rankme_uncentred": 3.8}
+    assert alarm(short, start_std=0.185) == ""  # a fifth is not a tenth
+    assert "0.039, 21% of that before the first step (0.18" in concern(short) and "std below 0.018" in concern(short)
+    assert concern(short | {"std": 0.1}) == "" and concern({}) == ""
+    assert "uncentred RankMe 1.1" in concern(short | {"std": 0.1, "rankme_uncentred": 1.1})
 
 
 def test_each_monitor_misses_what_another_sees() -> None:

@@ -25,7 +25,7 @@ from training_toys import small_recipe
 
 from biossl.atomic import folder_lock
 from biossl.checkpoint import load_encoder
-from biossl.corpus import Corpus, subject_keys
+from biossl.corpus import Corpus, make_split, subject_keys
 from biossl.errors import DataError, MachineError, RequestError
 from biossl.recipe import Recipe, load_recipe
 from biossl.training import pretrain, state
@@ -283,6 +283,21 @@ def test_another_recipe_or_corpus_is_not_mixed_into_a_run(corpus: Corpus, whole:
         pretrain(small_recipe(), [(other, 1.0)], run)
     pretrain(small_recipe(train__steps=2), [(corpus, 1.0)], run, overwrite=True)
     assert [r["step"] for r in rows(run)] == ["0", "2"]
+
+
+def test_the_split_trained_on_is_kept_and_another_one_is_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """None was named: the only split there is was taken, and later another is the only one."""
+    corpus = make_corpus(tmp_path / "c", modality="imu", windows_per_subject=5, n_samples=64, splits={})
+    make_split(corpus, "cv", folds=3)
+    pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "whole", split="cv")
+    assert "split cv: fold 0 of 3; --splits cv:1 is another" in capsys.readouterr().err
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["plan"]["corpora"][0]["split"] == "cv:0"
+    pretrain(small_recipe(), [(corpus, 1.0)], tmp_path / "unnamed")
+    run = unfinished(tmp_path / "unnamed", tmp_path / "run")
+    (corpus.path / "splits" / "cv.parquet").unlink()
+    make_split(corpus, "mine", folds=3)
+    with pytest.raises(RequestError, match=r"corpora\[0\].split: cv:0 there, mine:0 asked for"):
+        pretrain(small_recipe(), [(corpus, 1.0)], run)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "half"])
