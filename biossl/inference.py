@@ -6,7 +6,6 @@ is written to disk is ``embeddings.py``; no training and no scores.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -220,8 +219,10 @@ def windows_of_file(path: str | Path, spec: InputSpec, *, card: Card | None = No
 
 def _files_entry(card: Card, path: str | Path) -> Files:
     """The card's entry whose pattern a file's name matches."""
+    from biossl.corpus.discover import on_the_end
+
     for files in card.files:
-        if re.fullmatch(rf"(?:.*[/!])?(?:{files.pattern})", Path(path).absolute().as_posix()):
+        if on_the_end(files.pattern).fullmatch(Path(path).absolute().as_posix()):
             return files
     patterns = " or ".join(repr(f.pattern) for f in card.files)
     raise RequestError(f"{path}: card {card.name} knows no file of this name ({patterns}); give the card of this data set")
