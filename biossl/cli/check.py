@@ -132,6 +132,8 @@ def _corpus(args: Any, corpus: Any) -> dict[str, Any]:
         "sfreq": spec.sfreq, "window_s": spec.window_s, "channels": list(spec.ch_names), "labels": corpus.label_names(),
         "splits": corpus.split_names(), "hash": corpus.hash, "notes": list(corpus.findings),
     }  # fmt: skip
+    for file in sorted(corpus.path.glob("labels/*.parquet")):
+        corpus.labels(file.stem)  # raises where what was added is damaged
     if args.label is not None:
         out["label"], notes = _label(corpus, args.label, args.splits)
         out["notes"] += notes

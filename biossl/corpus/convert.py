@@ -18,6 +18,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool  # loky's TerminatedWorkerError is one
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,12 +192,20 @@ def _check_folder(out: Path, overwrite: bool) -> None:
         raise RequestError(f"{out}: is a file; give a folder for the corpus")
     if (out / "spec.json").exists() or (out / "plan.json").exists():
         if (out / "spec.json").exists() and not overwrite:
+            _tidy(out)
             raise RequestError(f"{out}: holds a finished corpus; choose another folder or add --overwrite")
         return
     foreign = [p.name for p in sorted(out.iterdir()) if p.name not in (*_OWN, "secret.key", "labels", "splits", "cache")]
     foreign = [n for n in foreign if not n.startswith((".", "shard-"))]
     if foreign:
         raise RequestError(f"{out}: holds other files ({foreign[0]}); choose an empty or new folder")
+
+
+def _tidy(out: Path) -> None:
+    """The last step of a conversion, done again where it was killed right before: what only an unfinished one needs goes."""
+    for item in [out / "plan.json", *out.glob("shard-*.json")]:
+        with suppress(OSError):
+            item.unlink()
 
 
 def _clear(out: Path, card_name: str) -> None:
@@ -402,8 +411,7 @@ def _finish(
             write_record_split(out / "splits" / f"{name}.parquet", parts)
     atomic.write_parquet(out / "index.parquet", got.index)
     atomic.write_text(out / "spec.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    for item in [out / "plan.json", *(job.side_file for job in jobs)]:
-        item.unlink(missing_ok=True)
+    _tidy(out)
     return {
         "path": str(out),
         "hash": facts["hash"],

@@ -261,15 +261,21 @@ _PARSE: dict[str, Callable[[str, float], tuple[list[str], list[str]]]] = {
 
 def _from_file(corpus: Corpus, name: str, file: Path) -> Labels:
     """Added labels are kept per record or subject and spread over the windows at load."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(file)
-    meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    frame = table.to_pandas()
-    kind, key = meta["kind"], meta["key"]
-    lookup = dict(zip(frame[key].tolist(), frame["value"].tolist(), strict=True))
+    try:
+        table = pq.read_table(file)
+        meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        frame = table.to_pandas()
+        kind, key = meta["kind"], meta["key"]
+        lookup = dict(zip(frame[key].tolist(), frame["value"].tolist(), strict=True))
+        classes = json.loads(meta["classes"])
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{file}: damaged ({str(error).splitlines()[0][:60]}); add the label again with `biossl label ... --overwrite`"
+        ) from None
     cells = [lookup.get(k) for k in corpus.index[key].tolist()]
-    classes = json.loads(meta["classes"])
     label = Label(
         kind="multiclass" if kind == "binary" else kind,  # type: ignore[arg-type]
         source="covariate",

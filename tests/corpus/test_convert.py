@@ -451,6 +451,16 @@ def test_marks_of_a_private_set_keep_only_what_the_card_names(tmp_path: Path) ->
     assert set(Corpus.open(tmp_path / "c").events["label"]) == {"rest", "other"}
 
 
+def test_a_kill_right_before_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    run(tmp_path / "c", SyntheticLoader(2))
+    whole = hashes(tmp_path / "c")
+    for name in ("plan.json", "shard-00000.json", "shard-00001.json"):
+        (tmp_path / "c" / name).write_text("{}")
+    with pytest.raises(RequestError, match="holds a finished corpus"):
+        run(tmp_path / "c", SyntheticLoader(2))
+    assert hashes(tmp_path / "c") == whole
+
+
 def test_a_corpus_folder_has_one_writer(tmp_path: Path) -> None:
     with folder_lock(tmp_path / "c"), pytest.raises(RequestError, match="another biossl process is writing there"):
         run(tmp_path / "c", SyntheticLoader(2))

@@ -11,6 +11,7 @@ from corpus_factory import SyntheticLoader, make_corpus, synthetic_card, synthet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from biossl.cli import main
 from biossl.corpus import Corpus, add_labels, add_split
 from biossl.corpus.card import Label
 from biossl.corpus.convert import convert_tasks
@@ -412,3 +413,20 @@ def test_ids_that_match_nothing_show_the_shape_of_a_private_sets_ids_and_none_of
             join()
         assert "s000" not in str(caught.value)
     add_labels(made, write(tmp_path / "m.csv", "subject,v\ns000,1\ns001,0\n"), key="subject", name="v")
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
+def test_a_damaged_label_file_is_one_line_and_check_finds_it(damage: str, tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "c", n_channels=1, windows_per_subject=2)
+    table = write(tmp_path / "l.csv", "subject,ill\n" + "".join(f"s{i:03d},{i % 2}\n" for i in range(6)))
+    add_labels(corpus, table, key="subject", name="ill")
+    file = corpus.path / "labels" / "ill.parquet"
+    whole = file.read_bytes()
+    if damage == "foreign":
+        pd.DataFrame({"a": [1]}).to_parquet(file)
+    else:
+        file.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
+    with pytest.raises(DataError, match="ill.parquet: damaged .*--overwrite") as caught:
+        Corpus.open(corpus.path).labels("ill")
+    assert "\n" not in str(caught.value)
+    assert main(["check", str(corpus.path)]) == 4
