@@ -111,11 +111,11 @@ def _some_seen(result: dict[str, Any]) -> bool:
 
 
 def verdict(difference: dict[str, Any]) -> str:
-    """Whether an interval excludes 0, in words; higher is better for every metric that decides."""
+    """Whether an interval, as printed, excludes 0, in words; higher is better for every metric that decides."""
     low, high = difference["low"], difference["high"]
     if low is None:
         return ""
-    if low <= 0 <= high:
+    if round(low, 3) <= 0 <= round(high, 3):  # what is shown as 0.000 is not called better or worse
         return ", no difference shown"
     if round(difference["value"], 3) == 0:
         return ", no difference worth naming"

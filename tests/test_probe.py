@@ -291,7 +291,9 @@ def test_a_cross_validation_over_seen_subjects_is_marked_as_optimistic(result):
 @pytest.mark.parametrize(
     "value, low, high, text",
     [
-        (-0.0004, -0.0008, -0.0001, "+0.000 [-0.001, +0.000], no difference worth naming"),
+        (-0.0004, -0.0008, -0.0001, "+0.000 [-0.001, +0.000], no difference shown"),
+        (-0.0364, -0.0729, -0.0003, "-0.036 [-0.073, +0.000], no difference shown"),
+        (0.0004, 0.0006, 0.0006, "+0.000 [+0.001, +0.001], no difference worth naming"),
         (-0.02, -0.03, -0.01, "-0.020 [-0.030, -0.010], worse"),
         (0.02, -0.01, 0.03, "+0.020 [-0.010, +0.030], no difference shown"),
         (0.02, 0.01, 0.03, "+0.020 [+0.010, +0.030], better"),
