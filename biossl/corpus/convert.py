@@ -10,11 +10,8 @@ after which the plan and the side files go. A folder with ``plan.json`` and no `
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool  # loky's TerminatedWorkerError is one
@@ -25,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from biossl import atomic
+from biossl import __version__, atomic
 from biossl.config import dump_yaml, nearest
 from biossl.corpus.card import Card, View
 from biossl.corpus.quarantine import NAMED, PRIVATE_PATHS, stray_note, write_private_paths, write_quarantine
 from biossl.corpus.shardjob import Job, load_windows, make_shard
+from biossl.corpus.shardplan import growth, make_plan, source_bytes
 from biossl.errors import DataError, RequestError
-from biossl.io.table import ZIP_FAULTS
 from biossl.progress import Progress
 from biossl.signal import InputSpec
 
@@ -42,9 +39,6 @@ if TYPE_CHECKING:
     from biossl.corpus.views import RecordTask
 
 _OWN = ("card.yaml", "spec.json", "plan.json", "index.parquet", "events.parquet", "quarantine.csv", PRIVATE_PATHS)
-_SHARD_BYTES = 64 * 2**20  # of source files in one shard, at most; then memory is bounded whatever a record's length
-_SHARD_RECORDS = 4096
-_SHARDS_WANTED = 32  # enough for many cores and for a progress bar, where the set is small
 
 
 def convert(
@@ -133,14 +127,14 @@ def convert_tasks(
     _view(card, view)
     notes = [*_compare_expected(card, tasks, partial), *stray_note(card, stray)]
     spec = view_spec(card, view)
-    sizes = _source_bytes(tasks)
-    scale = _growth(card.views[view])
+    sizes = source_bytes(tasks)
+    scale = growth(card.views[view])
     atomic.require_free(out, int(0.6 * scale * sum(sizes)) + 2**24)
     _check_folder(out, overwrite)
     with atomic.folder_lock(out):
         _check_folder(out, overwrite)  # again: another process may just have ended
         names = Pseudonyms(None) if card.public else Pseudonyms.make(out)
-        plan = _plan(card, view, spec, tasks, sizes, scale, names)
+        plan = make_plan(card, view, spec, tasks, sizes, scale, names)
         if overwrite:
             _clear(out, card.name)
         _begin(out, plan)
@@ -221,78 +215,6 @@ def _clear(out: Path, card_name: str) -> None:
         item.unlink(missing_ok=True)
     for folder in ["cache"] if same else ["cache", "labels", "splits"]:
         shutil.rmtree(out / folder, ignore_errors=True)
-
-
-def _growth(view: View) -> float:
-    """How many times a sample is stored: windows may overlap."""
-    return max(1.0, view.window_s / view.stride_s) if view.policy != "around_events" and view.stride_s > 0 else 1.0
-
-
-def _source_bytes(tasks: Sequence[RecordTask]) -> list[int]:
-    """Bytes of each record's files: all of one folder that share the name without suffix."""
-    folders: dict[str, dict[str, int]] = {}
-    out = []
-    for task in tasks:
-        outer, _, inner = task.path.partition("!")
-        place = Path(task.source) / outer if Path(task.source).is_dir() else Path(task.source)
-        if inner or place.suffix == ".zip":
-            key, name = str(place), inner or outer
-        else:
-            key, name = str(place.parent), place.name
-        if key not in folders:
-            folders[key] = _listing(Path(key))
-        out.append(folders[key].get(name.partition(".")[0] if Path(key).is_dir() else name, 0))
-    return out
-
-
-def _listing(place: Path) -> dict[str, int]:
-    sizes: Counter[str] = Counter()
-    try:
-        if place.is_dir():
-            for item in os.scandir(place):
-                sizes[item.name.partition(".")[0]] += item.stat().st_size if item.is_file() else 0
-        elif place.is_file():
-            with zipfile.ZipFile(place) as archive:
-                sizes.update({i.filename: i.file_size for i in archive.infolist()})
-    except (*ZIP_FAULTS, OSError):
-        pass  # the reader says what is wrong
-    return sizes
-
-
-def _plan(
-    card: Card, view: str, spec: InputSpec, tasks: Sequence[RecordTask], sizes: list[int], scale: float, names: Pseudonyms
-) -> dict[str, Any]:
-    """What this conversion is, and where shards end: from the list of files and their sizes, never from content."""
-    digest = hashlib.sha256(names.secret or b"")  # keyed, so that file names cannot be tried out against it
-    for task, size in zip(tasks, sizes, strict=True):
-        digest.update(f"{task.record}\x1f{task.subject}\x1f{task.path}\x1f{size}\x1e".encode())
-    budget = min(_SHARD_BYTES, max(2**20, sum(sizes) * scale / _SHARDS_WANTED))
-    stops, filled, start = [], 0.0, 0
-    for i, size in enumerate(sizes):
-        if i > start and (filled + size * scale > budget or i - start >= _SHARD_RECORDS):
-            stops.append(i)
-            filled, start = 0.0, i
-        filled += size * scale
-    stops.append(len(tasks))
-    return {
-        "format": 1,
-        "biossl": _version(),
-        "card": hashlib.sha256(dump_yaml(card).encode() + (names.secret or b"")).hexdigest(),
-        "view": view,
-        "spec": spec.to_dict(),
-        "tasks": digest.hexdigest(),
-        "stops": stops,
-        "secret": names.id(),
-    }
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("biossl")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "checkout"
 
 
 def _begin(out: Path, plan: dict[str, Any]) -> None:
@@ -398,7 +320,7 @@ def _finish(
         "shards": got.shards,
         "funnel": got.funnel,
         "findings": notes + got.findings,
-        "versions": {"biossl": _version(), "numpy": np.__version__, "pandas": pd.__version__},
+        "versions": {"biossl": __version__, "numpy": np.__version__, "pandas": pd.__version__},
     }
     if names.secret is not None:  # what a person is told whose table of labels matches nothing
         tasks = [task for job in jobs for task in job.tasks]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -15,10 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import pandas as pd
 import pytest
+from convert_toys import TABLES, Bad, hashes, run, small_shards
 from corpus_factory import SyntheticLoader, make_corpus, synthetic_card, synthetic_tasks
 from wfdb_folder import card_facts, write_card, write_record
 
@@ -27,51 +23,7 @@ from biossl.config import build
 from biossl.corpus import Corpus, convert
 from biossl.corpus.card import Card
 from biossl.corpus.convert import convert_tasks
-from biossl.errors import DataError, MachineError, RecordError, RequestError
-
-TABLES = ("index.parquet", "events.parquet", "card.yaml", "spec.json", "quarantine.csv")
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of everything a corpus holds."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and "cache" not in p.parts]
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-def small_shards(monkeypatch: pytest.MonkeyPatch, n: int = 2) -> None:
-    monkeypatch.setattr(sys.modules["biossl.corpus.convert"], "_SHARD_RECORDS", n)
-
-
-class Bad(SyntheticLoader):
-    """Records in ``how`` fail in their own way."""
-
-    def __init__(self, how: dict[str, str]) -> None:
-        super().__init__(4)
-        self.how = how
-
-    def __call__(self, card: Card, view: str, task: Any) -> Any:
-        way = self.how.get(task.record)
-        if way == "record error":
-            raise RecordError("truncated", "ends early; copy it again", f"{task.source}/{task.path}")
-        if way == "any error":
-            raise IndexError("list index out of range")
-        if way == "crash":
-            os._exit(11)
-        cut, start = super().__call__(card, view, task)
-        if way == "short":
-            cut.data, cut.dropped = cut.data[:0], {"short": 1}
-            cut.start_s, cut.segment, cut.event, cut.quality = (a[:0] for a in (cut.start_s, cut.segment, cut.event, cut.quality))
-            cut.sha256 = []
-        return cut, start
-
-
-def run(out: Path, load: Any = None, n: int = 6, **kw: Any) -> dict[str, Any]:
-    facts = kw.pop("facts", {})
-    return convert_tasks(
-        synthetic_card(n_channels=2, **facts), synthetic_tasks(n), out, view="main", load=load or SyntheticLoader(4),
-        **({"n_jobs": 1} | kw),
-    )  # fmt: skip
-
+from biossl.errors import DataError, MachineError, RequestError
 
 # ---------------------------------------------------------------------- bad files
 
@@ -143,7 +95,7 @@ import sys, time
 from pathlib import Path
 from corpus_factory import SyntheticLoader, synthetic_card, synthetic_tasks
 from biossl.corpus.convert import convert_tasks
-sys.modules["biossl.corpus.convert"]._SHARD_RECORDS = 2
+sys.modules["biossl.corpus.shardplan"]._SHARD_RECORDS = 2
 class Slow(SyntheticLoader):
     def __call__(self, *args):
         time.sleep(0.05)
@@ -277,13 +229,6 @@ def test_wrong_view_and_jobs(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- from files
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    for i, name in enumerate(("a1", "a2", "b1", "c1")):
-        write_record(tmp_path / "src", name, seed=i)
-    return tmp_path / "src"
-
-
 def test_from_wfdb_files_bit_exact(tmp_path: Path, source: Path) -> None:
     (source / "b1.dat").write_bytes((source / "b1.dat").read_bytes()[:-100])
     convert(build(Card, card_facts(), where="card"), source, tmp_path / "c", view="main", n_jobs=1)
@@ -312,97 +257,6 @@ def test_the_card_may_be_a_path(tmp_path: Path, source: Path) -> None:
     card = write_card(tmp_path / "card.yaml")
     convert(card, source, tmp_path / "c", view="main", n_jobs=1)
     assert Corpus.open(tmp_path / "c").card == build(Card, card_facts(), where="card")
-
-
-CANARIES = ("Zebrowski", "zebrowski", "19370412", "12-04-1937", "12/04/1937", "1937-04-12", "MRN778812", "Ward Q7")
-
-
-def test_no_name_id_date_or_path_of_a_private_set_leaves_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    src = tmp_path / "Ward Q7 Zebrowski"
-    comments = (
-        "Age: 82",
-        "Name: Zebrowski, Ada",
-        "Seen: 12/04/1937",
-        "Day: 1937-04-12",
-        "Note: MRN778812 of Zebrowski",
-        "Sex: F",
-    )
-    for k in range(3):
-        # a visit every 10 days; the record's name holds the patient's number
-        when = f"07:3{k}:00 {12 + k}/04/1937"
-        write_record(src / "MRN778812", f"zebrowski_MRN778812_{k}", seed=k, comments=comments, when=when)
-    write_record(src / "MRN778813", "zebrowski_MRN778813_0", seed=9, comments=comments, when="07:30:00 12/04/1937")
-    (src / "MRN778813" / "zebrowski_MRN778813_1.hea").write_text("zebrowski_MRN778813_1 1 nonsense 12/04/1937 Zebrowski\n")
-    (src / "MRN778813" / "zebrowski_MRN778813_2.hea").write_bytes((src / "MRN778813" / "zebrowski_MRN778813_0.hea").read_bytes())
-    facts = card_facts(
-        public=False,
-        files=[{"pattern": r"(?P<subject>MRN\d+)/(?P<record>zebrowski_.*)\.hea", "reader": "wfdb"}],
-        header_covariates={"age": "Age", "seen": "Seen", "day_seen": "Day", "note": "Note", "sex": "Sex"},
-        same_person=[["MRN778812", "MRN778814"]],
-        splits={"official": {"by": "subject", "parts": {"train": ["MRN778812"], "test": ["MRN778813"]}}},
-    )
-    result = convert(build(Card, facts, where="card"), src, tmp_path / "c", view="main", n_jobs=2)
-    corpus = Corpus.open(tmp_path / "c")
-    corpus.read([0])
-    corpus.verify()
-    assert result["funnel"]["subjects"] == 2 and result["funnel"]["quarantined"] == {"lying_header": 1}
-    assert any("identical samples" in text for text in result["findings"]), "a header that names another record's file"
-    # what is useful stays
-    first = corpus.index.drop_duplicates("record")
-    assert set(first["age"]) == {"82"} and set(first["sex"]) == {"F"} and set(first["seen"]) == {""}
-    assert set(first[first["split"] == "train"]["note"]) == {""}, "holds the patient's own number"
-    assert re.fullmatch("k[0-9a-f]{12}", first[first["split"] == "test"]["note"].iloc[0]), "holds another patient's"
-    assert corpus.split().value_counts().to_dict() == {"train": 15, "test": 10}
-    patient = first[first["split"] == "train"].sort_values("day")
-    assert np.diff(patient["day"]).tolist() == [1, 1] and patient["day"].iloc[0] == float(patient["day_seen"].iloc[0])
-    assert (first["day"] % 1 == 0).all() and first["day"].max() < -11950
-    # and the rest is nowhere
-    seen = "".join(capfd.readouterr()) + json.dumps(result).replace(str(tmp_path), "")
-    for file in sorted((tmp_path / "c").rglob("*")):
-        seen += file.name
-        if file.suffix == ".parquet":
-            seen += pd.read_parquet(file).to_csv() + str(__import__("pyarrow.parquet").parquet.read_schema(file).metadata)
-        elif file.suffix == ".h5":
-            with h5py.File(file) as f:
-                seen += str(dict(f.attrs)) + str(list(f))
-            seen += file.read_bytes().decode("latin-1")
-        elif file.is_file() and file.name not in ("secret.key", "card.yaml", "private_paths.csv"):
-            seen += file.read_bytes().decode("latin-1")
-    stored = (tmp_path / "c" / "card.yaml").read_text()
-    assert "MRN778" not in stored and "same_person: []" in stored
-    assert result["private_paths"] == str(tmp_path / "c" / "private_paths.csv")
-    assert (tmp_path / "c" / "private_paths.csv").stat().st_mode & 0o777 == 0o600
-    assert [c for c in (*CANARIES, "MRN778813") if c in seen] == []
-
-
-def quarantine(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "quarantine.csv") as f:
-        return list(csv.DictReader(f))
-
-
-def test_a_private_key_leads_its_holder_to_the_file_and_the_line_says_what_to_do(tmp_path: Path, source: Path) -> None:
-    (source / "b1.hea").write_bytes(b"")
-    (source / "c1.dat").write_bytes((source / "c1.dat").read_bytes()[:-100])
-    card = build(Card, card_facts(public=False), where="card")
-    result = convert(card, source, tmp_path / "c", view="main", n_jobs=1)
-    with open(result["private_paths"]) as f:
-        paths = {row["record"]: row["path"] for row in csv.DictReader(f)}
-    lines = {paths[line["record"]]: line for line in quarantine(tmp_path / "c")}
-    assert set(lines) == {"b1.hea", "c1.hea"}, "and no name of a file that is well"
-    assert lines["b1.hea"]["code"] == "empty" and "0 bytes" in lines["b1.hea"]["message"]
-    assert all(line["message"].endswith("copy it again from the recorder") for line in lines.values())
-    for k, name in enumerate(("b1", "c1")):
-        write_record(source, name, seed=k + 5)
-    result = convert(card, source, tmp_path / "c", view="main", n_jobs=1, overwrite=True)
-    assert result["private_paths"] == "" and not (tmp_path / "c" / "private_paths.csv").exists()
-
-
-def test_the_holder_is_led_there_too_when_nothing_could_be_converted(tmp_path: Path, source: Path) -> None:
-    for file in source.glob("*.hea"):
-        file.write_bytes(b"")
-    with pytest.raises(DataError, match="which files: .*private_paths.csv"):
-        convert(build(Card, card_facts(public=False), where="card"), source, tmp_path / "c", view="main", n_jobs=1)
-    assert (tmp_path / "c" / "private_paths.csv").read_text().count(".hea") == 4
 
 
 def test_files_that_look_like_recordings_and_match_nothing_are_told(tmp_path: Path, source: Path) -> None:
@@ -440,17 +294,6 @@ def test_a_corpus_is_never_made_among_the_recordings(tmp_path: Path, source: Pat
         Corpus.open(source)
 
 
-def test_marks_of_a_private_set_keep_only_what_the_card_names(tmp_path: Path) -> None:
-    class Named(SyntheticLoader):
-        def __call__(self, card: Any, view: str, task: Any) -> Any:
-            cut, start = super().__call__(card, view, task)
-            cut.events.loc[1, "label"] = "Ada Zebrowski woke"
-            return cut, start
-
-    run(tmp_path / "c", Named(2), facts={"public": False})
-    assert set(Corpus.open(tmp_path / "c").events["label"]) == {"rest", "other"}
-
-
 def test_a_kill_right_before_the_end_leaves_nothing_behind(tmp_path: Path) -> None:
     run(tmp_path / "c", SyntheticLoader(2))
     whole = hashes(tmp_path / "c")
@@ -465,20 +308,6 @@ def test_a_corpus_folder_has_one_writer(tmp_path: Path) -> None:
     with folder_lock(tmp_path / "c"), pytest.raises(RequestError, match="another biossl process is writing there"):
         run(tmp_path / "c", SyntheticLoader(2))
     run(tmp_path / "c", SyntheticLoader(2))
-
-
-def test_ages_above_89_of_a_private_set_are_one_group_and_a_note_says_so(tmp_path: Path) -> None:
-    tasks = synthetic_tasks(4)
-    for task, age in zip(tasks, ("89", "90", "97", "300"), strict=True):
-        task.covariates["age"] = age
-    for public, expected in ((False, ["89", "90", "90", "300"]), (True, ["89", "90", "97", "300"])):
-        result = convert_tasks(
-            synthetic_card(public=public), tasks, tmp_path / str(public), view="main", load=SyntheticLoader(2), n_jobs=1
-        )
-        index = Corpus.open(tmp_path / str(public)).index
-        assert index["age"][::2].tolist() == expected
-        said = [f for f in result["findings"] if f.startswith("age: 4 windows hold 90, which stands for ages above 89")]
-        assert len(said) == (not public)
 
 
 # ---------------------------------------------------------------------- real recordings

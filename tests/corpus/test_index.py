@@ -23,7 +23,7 @@ from biossl.errors import DataError, RequestError
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of several shards, to be copied by tests that damage it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["biossl.corpus.convert"], "_SHARD_RECORDS", 2)
+        patch.setattr(sys.modules["biossl.corpus.shardplan"], "_SHARD_RECORDS", 2)
         return make_corpus(tmp_path_factory.mktemp("corpora") / "c", n_channels=3).path
 
 
