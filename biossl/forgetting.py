@@ -17,6 +17,7 @@ from biossl.corpus import Corpus, seen
 from biossl.corpus.splits import default_split
 from biossl.errors import DataError
 from biossl.inference import embed_corpus
+from biossl.judging import Rows
 from biossl.ledger import record_opening
 from biossl.probe import check_rows, labelled_rows
 
@@ -61,13 +62,8 @@ def forgetting(
     --------
     >>> forgetting("runs/old", "runs/new", Corpus.open("corpora/hapt"), "activity6")["change"]  # doctest: +SKIP
     """
-    split = split or default_split(corpus)[0]
-    if split is None:
-        raise DataError(f"{corpus.path}: forgetting is judged on held-out subjects; make a split with `biossl split`")
-    rows, _ = labelled_rows(corpus, label, split)
-    part = "val" if len(rows.where("val")) else "test"
+    split, part, rows = judged_rows(corpus, label, split)
     train, judged = rows.where("train"), rows.where(part)
-    check_rows(corpus, rows, train, judged, label, split, part)
     used = np.union1d(train, judged)
     at = {int(row): i for i, row in enumerate(used)}
     a, b = ([at[int(row)] for row in some] for some in (train, judged))
@@ -100,6 +96,20 @@ def forgetting(
         file, times = record_opening([corpus.path, Path(after)], entry)
         result["ledger"] = {"file": str(file), "openings": times}
     return result
+
+
+def judged_rows(corpus: Corpus, label: str, split: str | None = None) -> tuple[str, str, Rows]:
+    """Split and part by which an old task is judged, and its labelled rows; DataError or RequestError where it cannot be.
+
+    Cheap: asked before anything is trained, so that a training is not lost to a corpus that cannot be judged.
+    """
+    split = split or default_split(corpus)[0]
+    if split is None:
+        raise DataError(f"{corpus.path}: forgetting is judged on held-out subjects; make a split with `biossl split`")
+    rows, _ = labelled_rows(corpus, label, split)
+    part = "val" if len(rows.where("val")) else "test"
+    check_rows(corpus, rows, rows.where("train"), rows.where(part), label, split, part)
+    return split, part, rows
 
 
 def as_line(result: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from biossl.errors import RequestError
 
 EXAMPLE = "biossl pretrain recipes/ecg/jepa_small.yaml corpora/ptbxl --out runs/first --train.steps 500"
 OVERRIDES = True
+FORGETTING = "forgetting.json"
 
 
 def arguments(parser: Any) -> None:
@@ -48,6 +49,7 @@ def run(args: Any) -> dict[str, Any]:
     from biossl.corpus import Corpus
     from biossl.recipe import load_recipe
     from biossl.training import pretrain
+    from biossl.training.continuing import already_done, find_past
 
     overrides = dict(args.overrides)
     if args.seed is not None:
@@ -57,7 +59,10 @@ def run(args: Any) -> dict[str, Any]:
     corpora = [(Corpus.open(path), weight) for path, weight in map(parse_corpus, args.corpus)]
     names = "+".join(corpus.path.resolve().name for corpus, _ in corpora)
     out = Path(args.out) if args.out else Path("runs") / f"{recipe.name}-{names}"
-    result = pretrain(
+    result = None
+    if old is not None and not args.overwrite and not (out / FORGETTING).exists():
+        result = already_done(out, find_past(args.continue_from, recipe), recipe)
+    result = result or pretrain(
         recipe, corpora, out, init=args.init, continue_from=args.continue_from, split=args.splits, overwrite=args.overwrite
     )
     say(
@@ -69,14 +74,16 @@ def run(args: Any) -> dict[str, Any]:
         from biossl.forgetting import as_line, forgetting
 
         result["forgetting"] = forgetting(args.continue_from, result["run"], old, args.label, seed=recipe.seed)
-        write_text(Path(result["run"]) / "forgetting.json", json.dumps(result["forgetting"], indent=1, allow_nan=False) + "\n")
+        write_text(Path(result["run"]) / FORGETTING, json.dumps(result["forgetting"], indent=1, allow_nan=False) + "\n")
         say(as_line(result["forgetting"]))
     return result
 
 
 def _old_task(args: Any) -> Any:
     """The corpus of the old task, found to be usable before anything is trained; None without one."""
+    from biossl.checkpoint import find_encoder, load_encoder, require_match
     from biossl.corpus import Corpus
+    from biossl.forgetting import judged_rows
 
     if (args.old is None) != (args.label is None):
         raise RequestError("--old CORPUS and --label NAME go together: the old task is a label of a corpus")
@@ -85,7 +92,8 @@ def _old_task(args: Any) -> Any:
     if args.continue_from is None:
         raise RequestError("--old needs --continue RUN, the run whose task may be forgotten")
     corpus = Corpus.open(args.old)
-    corpus.labels(args.label)
+    judged_rows(corpus, args.label)
+    require_match(load_encoder(find_encoder(args.continue_from)).spec, corpus.spec)
     return corpus
 
 

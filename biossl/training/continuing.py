@@ -93,3 +93,17 @@ def without_beginning(recipe: Recipe) -> Recipe:
     return dataclasses.replace(
         recipe, train=dataclasses.replace(recipe.train, schedule=Part(schedule.name, schedule.config.from_constant()))
     )
+
+
+def already_done(out: str | Path, past: Past, recipe: Recipe) -> dict[str, Any] | None:
+    """What a finished run in ``out`` that went on from ``past`` with this recipe gave; None when there is no such run.
+
+    A run may end and the judging of the old task after it be killed: then only that is left to do.
+    """
+    folder = RunFolder(Path(out))
+    facts = folder.saved() if folder.facts.is_file() else {}
+    plan = facts.get("plan", {})
+    if not facts.get("finished") or plan.get("init") != past.hash or plan.get("recipe") != without_beginning(recipe).to_dict():
+        return None
+    kept = {k: facts[k] for k in ("steps", "numbers", "alarms", "parameters", "wall_s")}
+    return {"run": str(folder.path), "encoder": str(folder.encoder), "resumed_from": None, **kept}

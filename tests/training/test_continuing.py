@@ -15,6 +15,7 @@ from training_toys import small_recipe
 
 from biossl.checkpoint import load_encoder
 from biossl.cli import main
+from biossl.config import dump_yaml
 from biossl.corpus import Corpus
 from biossl.corpus.splits import make_split
 from biossl.errors import BiosslError, DataError, RequestError
@@ -23,6 +24,8 @@ from biossl.recipe import Recipe, recipe_from_dict
 from biossl.schedules import ConstantCooldown, Infinite, WarmupCosine
 from biossl.training import pretrain
 from biossl.training.continuing import find_past
+from biossl.training.data import RawBatch
+from biossl.training.loop import Loop
 
 INFINITE = {"name": "infinite", "warmup_steps": 2, "cooldown_steps": 2, "constant_lr": 4e-4, "anneal_steps": 4}
 
@@ -77,29 +80,30 @@ def test_a_schedule_says_where_its_constant_phase_ends(schedule: object, step: i
     assert schedule.released_from(100) == step  # type: ignore[attr-defined]
 
 
-def test_it_begins_with_weights_and_moments_and_without_a_warm_up(run: Path, new: Corpus, tmp_path: Path) -> None:
-    past = find_past(run, endless())
-    first = load_file(past.checkpoint / "state" / "objective.safetensors")
-    plain = endless(monitor__log_every=1).to_dict()
-    plain["train"]["optimizer"]["lr"] = 1.0  # the peak of a second warm-up would be seen
-    done = pretrain(recipe_from_dict(plain, where="x"), [(new, 1.0)], tmp_path / "second", continue_from=run)
-    assert rates(tmp_path / "second")[:8] == pytest.approx([4e-4] * 8)
-    model = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros_like(v)) for v in _trained(past.checkpoint)])
-    past.moments(optimizer)
-    moments = [optimizer.state[p]["exp_avg"] for p in optimizer.param_groups[0]["params"]]
-    assert any(bool(m.any()) for m in moments) and model is not None
-    after = load_encoder(done["encoder"]).state_dict()
-    moved = [k for k, v in after.items() if not torch.equal(v, first[f"objective.encoder.{k}"])]
-    assert moved  # it trained
-    close = max(float((v - first[f"objective.encoder.{k}"]).abs().max()) for k, v in after.items())
-    assert close < 0.05  # and it began there: fresh weights differ by more
-
-
-def _trained(checkpoint: Path) -> list[torch.Tensor]:
+def test_it_begins_with_weights_and_moments_and_without_a_warm_up(
+    run: Path, new: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = find_past(run, endless()).checkpoint
+    weights = load_file(checkpoint / "state" / "objective.safetensors")
     moments = load_file(checkpoint / "state" / "optimizer.safetensors")
-    names = sorted((k for k in moments if k.endswith("/exp_avg")), key=lambda k: int(k.split("/")[1]))
-    return [moments[k] for k in names]
+    begun: dict[str, dict[str, torch.Tensor]] = {}
+    real = Loop.training_step
+
+    def first_step(self: Loop, raw: RawBatch, batch_idx: int) -> torch.Tensor:
+        if not begun:
+            begun["weights"] = {k: v.clone() for k, v in self.state_dict().items()}
+            state = self.optimizers(use_pl_optimizer=False).state_dict()["state"]  # type: ignore[union-attr]
+            begun["moments"] = {f"0/{i}/{k}": v.clone() for i, each in state.items() for k, v in each.items()}
+        return real(self, raw, batch_idx)
+
+    monkeypatch.setattr(Loop, "training_step", first_step)
+    plain = endless(monitor__log_every=1, seed=5).to_dict()  # another seed: fresh weights would be others
+    plain["train"]["optimizer"]["lr"] = 1.0  # the peak of a second warm-up would be seen
+    pretrain(recipe_from_dict(plain, where="x"), [(new, 1.0)], tmp_path / "second", continue_from=run)
+    assert rates(tmp_path / "second")[:8] == pytest.approx([4e-4] * 8)
+    for there, here in ((weights, begun["weights"]), (moments, begun["moments"])):
+        assert there.keys() == here.keys()
+        assert all(torch.equal(there[k], here[k]) for k in there)
 
 
 def test_the_subjects_of_both_runs_are_remembered(run: Path, new: Corpus, tmp_path: Path) -> None:
@@ -175,13 +179,41 @@ def test_the_verb_reports_what_was_forgotten(
     run: Path, old: Corpus, new: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "endless.yaml"
-    from biossl.config import dump_yaml
-
     recipe.write_text(dump_yaml(endless().to_dict()), encoding="utf-8")
     command = ["pretrain", str(recipe), str(new.path), "--continue", str(run), "--out", str(tmp_path / "second"), "--json"]
     assert main([*command, "--old", str(old.path)]) == 2 and "go together" in capsys.readouterr().err
-    assert main([*command, "--old", str(old.path), "--label", "group"]) == 0
+    task = ["--old", str(old.path), "--label", "group"]
+    assert main([*command, *task]) == 0
     out = capsys.readouterr()
     told = json.loads(out.out)["forgetting"]
-    assert told == json.loads((tmp_path / "second" / "forgetting.json").read_text())
+    file = tmp_path / "second" / "forgetting.json"
+    assert told == json.loads(file.read_text())
     assert told["label"] == "group" and "old task group" in out.err
+    file.unlink()  # killed after the training and before the judging: only that is done
+    weights = (tmp_path / "second" / "encoder" / "weights.safetensors").stat().st_mtime_ns
+    assert main([*command, *task]) == 0 and json.loads(capsys.readouterr().out)["forgetting"] == told
+    assert (tmp_path / "second" / "encoder" / "weights.safetensors").stat().st_mtime_ns == weights
+    assert main([*command, *task]) == 2 and "a finished run" in capsys.readouterr().err
+
+
+def test_an_old_task_that_cannot_be_judged_is_told_before_the_training(
+    run: Path, new: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "endless.yaml"
+    recipe.write_text(dump_yaml(endless().to_dict()), encoding="utf-8")
+    bare = make_corpus(tmp_path / "bare", modality="imu", n_samples=120, splits={})
+    short = make_corpus(tmp_path / "short", modality="imu", n_samples=40, n_subjects=12)
+    command = [
+        "pretrain",
+        str(recipe),
+        str(new.path),
+        "--continue",
+        str(run),
+        "--out",
+        str(tmp_path / "second"),
+        "--label",
+        "group",
+    ]
+    for corpus, text in ((bare, "held-out subjects"), (short, "encoder")):
+        assert main([*command, "--old", str(corpus.path)]) == 4
+        assert text in capsys.readouterr().err and not (tmp_path / "second").exists()
