@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,9 @@ from biossl.atomic import atomic_file, write_bytes
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus
 from biossl.corpus.card import Card, load_card
-from biossl.errors import BiosslError, DataError, RequestError
-from biossl.inference import embed_rows, embed_windows, pick_device, windows_of_file
+from biossl.corpus.privacy import private_fault
+from biossl.errors import BiosslError, DataError, RecordError, RequestError
+from biossl.inference import embed_rows, embed_windows, pick_device, require_modality, windows_of_file
 from biossl.models.transformer import TransformerEncoder, pool_parts
 from biossl.progress import Progress, track
 
@@ -54,6 +55,7 @@ def embed_to_parquet(
     card: str | Path | None = None,
     keep_names: bool = False,
     overwrite: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Write the table of embeddings of a corpus or of recording files.
 
@@ -78,9 +80,11 @@ def embed_to_parquet(
     card : str or path, optional
         Of recording files: the card that says how they are read (columns of a table, names and units of channels).
     keep_names : bool
-        Of recording files: the column ``record`` holds their names. Otherwise it holds ``file-0001`` for the first file
-        given, and so on: a name may be a patient's.
+        Of recording files: the column ``record`` and the result hold their names. Otherwise they hold ``file-0001`` for
+        the first file given, and so on: a name may be a patient's.
     overwrite : bool
+    tell : callable, optional
+        Takes one line, with its name, for every file that was left out: for a screen, not to be kept.
 
     Returns
     -------
@@ -117,7 +121,8 @@ def embed_to_parquet(
         "dim": encoder.dim * dim_parts, "spec": encoder.spec.to_dict(), "notes": [],
     }  # fmt: skip
     unreadable: list[str] = []
-    told: list[str] = []  # may name files, so it never enters the table
+    told: list[str] = []
+    screen: list[str] = []  # names files
     if of_corpus:
         corpus = Corpus.open(sources[0])
         match = require_match(encoder.spec, corpus.spec, adapt=adapt)
@@ -131,12 +136,17 @@ def embed_to_parquet(
         if not keep_names:
             told.append("record file-0001 is the first file given, and so on; --keep-names writes the files' names instead")
         how = load_card(card) if card is not None else None
-        pieces = _file_pieces(encoder, sources, pool, unreadable, told, card=how, adapt=adapt, keep_names=keep_names)
+        if how is not None:
+            require_modality(how, encoder.spec)
+        pieces = _file_pieces(encoder, sources, pool, unreadable, told, screen, card=how, adapt=adapt, keep_names=keep_names)
     if per != "window":
         pieces = iter([_grouped(pieces, {"recording": "record", "subject": "subject"}[per])])
     n = _write(out, pieces, facts, wide)
     for left in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
         shutil.rmtree(left, ignore_errors=True)
+    if tell is not None:
+        for line in screen:
+            tell(f"left out: {line}")
     return {
         "out": str(out), "rows": n, "per": per, "dim": facts["dim"], "pool": pool, "encoder": facts["encoder"],
         "corpus": facts["corpus"], "unreadable": unreadable, "notes": [*facts["notes"], *told],
@@ -210,22 +220,24 @@ def _keys(corpus: Corpus) -> pd.DataFrame:
 
 
 def _file_pieces(
-    encoder: TransformerEncoder, files: list[Path], pool: str, unreadable: list[str], told: list[str], *,
+    encoder: TransformerEncoder, files: list[Path], pool: str, unreadable: list[str], told: list[str],
+    screen: list[str], *,
     card: Card | None, adapt: bool, keep_names: bool,
 ) -> Iterator[tuple[pd.DataFrame, Array]]:  # fmt: skip
     """(keys, embeddings) of each file; a file that cannot be used costs one line, the last good one missing an error."""
     records: set[str] = set()
     for number, file in enumerate(track(files, len(files), "embed", "files"), start=1):
+        record = f"file-{number:04d}"
         try:
             cut = windows_of_file(file, encoder.spec, card=card, adapt=adapt)
             if not len(cut.data):
                 reasons = ", ".join(f"{n} {why}" for why, n in cut.dropped.items() if n) or "shorter than one window"
                 raise DataError(f"{file}: no window of {encoder.spec.window_s:g} s ({reasons})")
-            names = _observed(file, cut, encoder, told) if adapt else encoder.spec.ch_names
+            names = _observed(file, cut, encoder, told, str(file) if keep_names else record) if adapt else encoder.spec.ch_names
         except BiosslError as error:
-            unreadable.append(str(error))
+            screen.append(str(error))
+            unreadable.append(str(error) if keep_names else _unnamed(error, file, record, encoder.spec.modality))
             continue
-        record = f"file-{number:04d}"
         if keep_names:
             record = cut.record if cut.record not in records else str(file)  # two folders may hold files of one name
         records.add(record)
@@ -236,18 +248,27 @@ def _file_pieces(
         x = cut.data[:, [encoder.spec.ch_names.index(n) for n in names]]
         yield frame, embed_windows(encoder, x, names, encoder.spec.sfreq, pool=pool)
     if not records:
-        more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
-        raise DataError(f"{unreadable[0]}{more}" if unreadable else "no files; name at least one recording")
+        more = f" (and {len(screen) - 1} more)" if len(screen) > 1 else ""
+        raise DataError(f"{screen[0]}{more}" if screen else "no files; name at least one recording")
 
 
-def _observed(file: Path, cut: Cut, encoder: TransformerEncoder, told: list[str]) -> tuple[str, ...]:
+def _unnamed(error: BiosslError, file: Path, record: str, modality: str) -> str:
+    """An error without names: a reader's own words may hold those of other files, of folders and of a header."""
+    if not isinstance(error, RecordError):
+        return str(error).replace(str(file), record)
+    if error.code == "missing_channel":
+        return f"{record}: a channel of the encoder is not in it; map its name with --card, or add --adapt"
+    return f"{record}: {private_fault(error.code, modality)}"
+
+
+def _observed(file: Path, cut: Cut, encoder: TransformerEncoder, told: list[str], shown: str) -> tuple[str, ...]:
     """Channels of the encoder that a file has, as with a corpus that lacks some; a note names the others."""
     there = np.isfinite(cut.data).any(axis=(0, 2))
     absent = " ".join(n for n, has in zip(encoder.spec.ch_names, there, strict=True) if not has)
     if absent and encoder.config.tokenizer == "joint":
         raise DataError(f"{file}: channels {absent} are missing; an encoder with a joint tokenizer needs all of its channels")
     if absent:
-        told.append(f"adapted {file}: channels {absent} are unobserved")
+        told.append(f"adapted {shown}: channels {absent} are unobserved")
     return tuple(n for n, has in zip(encoder.spec.ch_names, there, strict=True) if has)
 
 

@@ -168,7 +168,7 @@ def windows_of_file(path: str | Path, spec: InputSpec, *, card: Card | None = No
     spec : InputSpec
         The encoder's.
     card : Card, optional
-        Says how files of this name are read: columns of a table, names and units of channels.
+        Says how files of this name are read: the reader, columns of a table, names and units of channels, possible rates.
     adapt : bool
         Channels that the file does not have are unobserved (NaN) instead of an error.
 
@@ -180,11 +180,12 @@ def windows_of_file(path: str | Path, spec: InputSpec, *, card: Card | None = No
     Raises
     ------
     RecordError
-        The file cannot be read, or a channel is missing.
+        The file cannot be read, a channel is missing, or its rate is not among the card's ``native_sfreq``.
     RequestError
         The card knows no file of this name, or is of another modality.
     """
     from biossl.corpus.card import Card, Files, Filter, View
+    from biossl.corpus.load import read_as
     from biossl.corpus.views import cut
     from biossl.io import read
 
@@ -196,25 +197,21 @@ def windows_of_file(path: str | Path, spec: InputSpec, *, card: Card | None = No
         recordings = read(path, modality=spec.modality)
         card = Card(
             format=1, name="file", title="", modality=cast(Any, spec.modality), licence="", citation="", version="", obtain="",
-            files=[Files(pattern=".*", reader="wfdb")], native_sfreq=[], views={}, public=False,
+            files=[Files(pattern=".*", reader="wfdb")], native_sfreq=sorted({r.sfreq for r in recordings}), views={}, public=False,
         )  # fmt: skip
     else:
-        if card.modality != spec.modality:
-            raise RequestError(f"--card {card.name}: its signals are {card.modality}, the encoder's {spec.modality}")
-        files = _files_entry(card, path)
-        recordings = read(
-            path,
-            modality=card.modality,
-            channel_map=card.channel_map,
-            units=card.units,
-            annotations=files.annotations,
-            table=files.table,
-        )
-    card = replace(card, views={"file": view}, native_sfreq=sorted({r.sfreq for r in recordings}))
+        require_modality(card, spec)
+        recordings = read_as(card, _files_entry(card, path), path)
     try:
-        return cut(card, "file", recordings)
+        return cut(replace(card, views={"file": view}), "file", recordings)
     except RecordError as error:
         raise RecordError(error.code, str(error), str(path)) if str(path) not in str(error) else error from None
+
+
+def require_modality(card: Card, spec: InputSpec) -> None:
+    """Refuse a card of other signals than the encoder's (RequestError)."""
+    if card.modality != spec.modality:
+        raise RequestError(f"--card {card.name}: its signals are {card.modality}, the encoder's {spec.modality}")
 
 
 def _files_entry(card: Card, path: str | Path) -> Files:

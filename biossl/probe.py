@@ -123,7 +123,7 @@ def probe(
         split, chosen = default_split(corpus)
     if split is not None:
         split, fold = with_fold(corpus, split)
-        chosen = chosen or fold
+        chosen = "; ".join(filter(None, (chosen, fold)))
     if split is None and (labels_fraction is not None or n_subjects is not None):
         raise RequestError(f"{corpus.path}: scarce labels need a split with a train part; make one with `biossl split`")
     rows, notes = labelled_rows(corpus, label, split)

@@ -132,7 +132,7 @@ def test_files_are_cut_into_windows_and_a_bad_one_costs_a_line(run, tmp_path):
     result = embed_to_parquet(folder, files, out)
     frame = pd.read_parquet(out)
     assert len(frame) == 4 and frame["start_s"].tolist() == [0.0, 4.0, 0.0, 4.0] and frame["record"].nunique() == 2
-    assert frame["subject"].isna().all() and len(result["unreadable"]) == 1 and "c.hea" in result["unreadable"][0]
+    assert frame["subject"].isna().all() and len(result["unreadable"]) == 1 and "file-0003: " in result["unreadable"][0]
     embed_to_parquet(folder, files[:2], out, per="recording", overwrite=True)
     assert pd.read_parquet(out)["n_windows"].tolist() == [2, 2]
 
@@ -149,17 +149,27 @@ def write_ecg(folder, name, fs=100, leads=("I", "II"), seconds=9):
     return folder / f"{name}.hea"
 
 
-def test_no_file_name_reaches_the_table_unless_asked_for(run, tmp_path):
+def test_no_file_name_reaches_the_table_or_the_result_unless_asked_for(run, tmp_path):
     folder, _ = run
-    files = [tmp_path / "broken_MUELLER.edf", write_ecg(tmp_path / "a", "MUELLER_HANS_1950")]
+    files = [
+        tmp_path / "broken_MUELLER.edf", write_ecg(tmp_path / "a", "MUELLER_HANS_1950"),
+        write_ecg(tmp_path / "MUELLER", "MUELLER_short", seconds=1), write_ecg(tmp_path / "a", "MUELLER_one", leads=("II",)),
+        write_ecg(tmp_path / "a", "MUELLER_leads", leads=("V5",)), write_ecg(tmp_path / "a", "renamed_MUELLER"),
+    ]  # fmt: skip
     files[0].write_bytes(b"0")
+    files[5].with_suffix(".dat").unlink()
     out = tmp_path / "e.parquet"
-    result = embed_to_parquet(folder, files, out, adapt=True)
-    assert pd.read_parquet(out)["record"].unique().tolist() == ["file-0002"]  # the second file given
-    assert "MUELLER" in result["unreadable"][0]  # who typed the name may read it
+    screen: list[str] = []
+    result = embed_to_parquet(folder, files, out, adapt=True, tell=screen.append)
+    assert pd.read_parquet(out)["record"].unique().tolist() == ["file-0002", "file-0004"]  # the second and fourth given
+    assert "MUELLER" not in str(result) and "adapted file-0004: channels I" in result["notes"][-1]
+    assert [line.split(":")[0] for line in result["unreadable"]] == ["file-0001", "file-0003", "file-0005", "file-0006"]
+    assert "file-0003: no window of 4 s" in result["unreadable"][1] and "a channel of the encoder" in result["unreadable"][2]
+    assert len(screen) == 4 and all("MUELLER" in line for line in screen)  # who typed the names may read them
     assert b"MUELLER" not in out.read_bytes() and "MUELLER" not in str(pq.read_schema(out).metadata)
-    embed_to_parquet(folder, files, out, keep_names=True, overwrite=True)
-    assert pd.read_parquet(out)["record"].unique().tolist() == ["MUELLER_HANS_1950"]
+    result = embed_to_parquet(folder, files, out, keep_names=True, overwrite=True, adapt=True)
+    assert pd.read_parquet(out)["record"].unique().tolist() == ["MUELLER_HANS_1950", "MUELLER_one"]
+    assert all("MUELLER" in line for line in [*result["unreadable"], result["notes"][-1]])
 
 
 def test_a_file_without_one_of_the_channels_is_embedded_as_such_a_corpus_is(run, tmp_path):
@@ -221,3 +231,22 @@ def test_a_table_is_embedded_as_its_card_reads_it(run, tmp_path):
         embed_to_parquet(folder, [tmp_path / "p.txt"], out, card=tmp_path / "card.yaml", overwrite=True)
     with pytest.raises(RequestError, match="leave out --card and --keep-names"):
         embed_to_parquet(folder, run[1].path, tmp_path / "c.parquet", keep_names=True)
+
+
+def test_a_card_says_rate_reader_and_modality_of_files(run, tmp_path):
+    folder, _ = run
+    text = CARD.replace(".csv", ".hea").replace("reader: table\n    table: {sfreq: 100, names: [lead1, lead2]}", "reader: wfdb")
+    text = text.replace("channel_map: {lead1: I, lead2: II}\n", "")
+    card, out = tmp_path / "card.yaml", tmp_path / "e.parquet"
+    card.write_text(text)
+    right, wrong = write_ecg(tmp_path / "a", "right"), write_ecg(tmp_path / "a", "wrong", fs=250)
+    result = embed_to_parquet(folder, [right, wrong], out, card=card)
+    assert pd.read_parquet(out)["record"].unique().tolist() == ["file-0001"]
+    assert "file-0002: it was recorded at a rate that is not in the card's `native_sfreq`" in result["unreadable"][0]
+    card.write_text(text.replace("reader: wfdb", "reader: edf"))
+    with pytest.raises(DataError, match="EDF"):
+        embed_to_parquet(folder, [right], out, card=card, overwrite=True)
+    eeg = text.replace("modality: ecg", "modality: eeg").replace("{ecg: mV}", "{eeg: uV}").replace("[I, II]", "[Fz, Cz]")
+    card.write_text(eeg)
+    with pytest.raises(RequestError, match="its signals are eeg, the encoder's ecg"):
+        embed_to_parquet(folder, [tmp_path / "not there", right], out, card=card, overwrite=True)

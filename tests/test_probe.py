@@ -265,8 +265,10 @@ def test_resamples_of_one_class_are_dropped_and_counted(result):
 def test_a_split_with_folds_names_the_fold_that_is_judged(tmp_path):
     corpus = make_corpus(tmp_path / "c", n_subjects=12, n_channels=2, windows_per_subject=2, n_samples=400, splits={})
     encoder = save_encoder(small_encoder(corpus), tmp_path / "e")
-    for name in ("cv", "other"):
-        make_split(corpus, name, folds=3, stratify="group")
+    make_split(corpus, "cv", folds=3, stratify="group")
+    only = as_text(probe(encoder, corpus, "group", part="val", baselines=False))
+    assert "c: split 'cv' is used, the only one; split cv: fold 0 of 3; --splits cv:1 is another" in only
+    make_split(corpus, "other", folds=3, stratify="group")
     done = probe(encoder, corpus, "group", split="cv", baselines=False)
     text = as_text(done)
     assert done["split"] == "cv:0" and "split cv fold 0, judged on test" in text

@@ -27,7 +27,7 @@ _WARP_KEEPS_SIZE = 0.2
 class Gain(Settings):
     """Multiplication by a factor uniform on ``factor``.
 
-    ``per_channel`` draws one for each channel: then leads no longer obey Einthoven's equation and 1 g of gravity turns.
+    ``per_channel`` draws one for each channel: then leads no longer obey Einthoven's equation, the heart's axis and gravity turn.
     """
 
     factor: list[float] = field(default_factory=lambda: [0.8, 1.25])
@@ -41,7 +41,9 @@ class Gain(Settings):
 
     def _breaks(self) -> set[str]:
         low, high = self.factor
-        return set() if _GAIN_KEEPS_SIZE[0] <= low and high <= _GAIN_KEEPS_SIZE[1] else {"amplitude"}
+        if _GAIN_KEEPS_SIZE[0] <= low and high <= _GAIN_KEEPS_SIZE[1]:
+            return set()
+        return {"amplitude", "posture", "polarity"} if self.per_channel else {"amplitude"}
 
     def _change(self, batch: Batch, keys: Keys, draw: int, tables: dict[str, Tensor]) -> Batch:
         u = keys.uniform((len(batch.channels) if self.per_channel else 1,), draw)

@@ -201,6 +201,13 @@ class Pipeline(nn.Module):
     Parameters
     ----------
     parts : sequence of Augmentation
+    channels : tuple of str, optional
+        Names, in order, of the channels the parts were built for; None = any.
+
+    Raises
+    ------
+    ValueError
+        When called: a batch of other channels, or in another order; tables of the parts go by position.
 
     Examples
     --------
@@ -210,12 +217,18 @@ class Pipeline(nn.Module):
     True
     """
 
-    def __init__(self, parts: Sequence[Augmentation]) -> None:
+    def __init__(self, parts: Sequence[Augmentation], channels: tuple[str, ...] | None = None) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
+        self.channels = channels
 
     def forward(self, batch: Batch, keys: Keys, view: int = 0) -> Batch:
         """View number ``view`` of a batch: views of one step differ, the same view is always the same."""
+        if self.channels is not None and batch.channels != self.channels:
+            raise ValueError(
+                f"augment was built for channels {' '.join(self.channels)}, the batch has {' '.join(batch.channels)}; give those, in "
+                "that order"
+            )
         kind = batch.x.device.type
         # in full precision: a product of rotation matrices in bfloat16 would be off by 1 in 256
         exact = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
@@ -258,4 +271,4 @@ def build_pipeline(parts: Sequence[NamedPart], spec: InputSpec) -> Pipeline:
             built.append(part.config.build(spec))
         except RequestError as error:
             raise RequestError(f"augment.{i} {part.name}: {error}") from None
-    return Pipeline(built)
+    return Pipeline(built, spec.ch_names)

@@ -142,7 +142,7 @@ def _corpus(args: Any, corpus: Any) -> dict[str, Any]:
 
 def _label(corpus: Any, name: str, split: str | None) -> tuple[dict[str, Any], list[str]]:
     """Counts of a label over the whole corpus and over each part of the split, and what is to be said of them."""
-    from biossl.corpus.splits import default_split
+    from biossl.corpus.splits import default_split, with_fold
     from biossl.corpus.tally import tally
     from biossl.errors import RequestError
 
@@ -153,6 +153,9 @@ def _label(corpus: Any, name: str, split: str | None) -> tuple[dict[str, Any], l
         except RequestError as error:  # a corpus with several splits is a good one
             note = str(error)
         notes += [note] if note else []
+    if split is not None:
+        split, fold = with_fold(corpus, split)
+        notes += [fold] if fold else []
     counts = {"all": tally(corpus, labels)}
     if split is not None:
         parts = corpus.split(split).to_numpy().astype(str)

@@ -36,9 +36,9 @@ def run(args: Any) -> dict[str, Any]:
 
     result = embed_to_parquet(
         args.encoder, sources, out, per=args.per, wide=args.wide, pool=args.pool, adapt=args.adapt, card=args.card,
-        keep_names=args.keep_names, overwrite=args.overwrite,
+        keep_names=args.keep_names, overwrite=args.overwrite, tell=say,
     )  # fmt: skip
-    for line in [*result["notes"], *(f"left out: {u}" for u in result["unreadable"])]:
+    for line in result["notes"]:
         say(line)
     say(f"{result['rows']:,} rows (one a {result['per']}) of {result['dim']} features in {out}")
     return result

@@ -7,6 +7,8 @@ names the same plan is not done again. No score of a judged row is computed here
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import io
 import json
@@ -25,7 +27,7 @@ from biossl.atomic import write_bytes, write_text
 from biossl.baselines import corpus_features
 from biossl.checkpoint import load_encoder
 from biossl.compare import scratch
-from biossl.compare.corrupt import Corrupted, Corruption
+from biossl.compare.corrupt import Corruption, Seen
 from biossl.compare.identity import effective_rank, identity
 from biossl.compare.plan import ALL, Fold, Setting, draw, pairs
 from biossl.corpus import Corpus
@@ -58,6 +60,10 @@ class Common:
     identity: tuple[str, ...]
     out: Path
     template: Recipe  # its model and data sections are everyone's
+
+    def seen(self, fold: Fold, how: Corruption | None = None) -> Seen:
+        """The fold's corpus with everyone's channels."""
+        return Seen(fold.corpus, self.template.data.channels, how)
 
 
 @dataclass(frozen=True)
@@ -110,14 +116,15 @@ def _plan(
         "model": model, "corpus": corpus.hash, "label": label, "seed": seed, "place": place,
         "seeds": len(common.seeds), "draws": common.n_draws, "settings": [s.key for s in common.settings],
         "corruptions": [c.key for c in common.corruptions], "split": fold.split,
-        "train": digest(rows.index[fold.train]), "judged": digest(rows.index[fold.judged]),
+        "channels": list(common.template.data.channels), "train": digest(rows.index[fold.train]),
+        "judged": digest(rows.index[fold.judged]),
         "target": hashlib.sha256(np.ascontiguousarray(rows.target.y, "<f8").tobytes()).hexdigest()[:16],
     }  # fmt: skip
     if model not in (HAND, ROCKET):
         plan |= {
             "pool": common.pool,
             "backbone": common.template.model.to_dict(),
-            "channels": list(common.template.data.channels),
+            "pretrained_on": digest(np.flatnonzero(fold.corpus.split(fold.split).to_numpy() == "train")),
         }
     if model not in (ROCKET, SCRATCH):
         plan["identity"] = list(common.identity)
@@ -175,13 +182,11 @@ def mine(job: Job, common: Common, setting: Setting) -> list[Array]:
 def encoder_of(job: Job, common: Common) -> tuple[TransformerEncoder, dict[str, Any]]:
     """The pretrained encoder (trained now, gone on with, or found finished), or one with random weights."""
     if job.recipe is None:
-        import dataclasses
-
-        from biossl.training.data import make_sources
-
-        spec = make_sources([(job.fold.corpus, 1.0)], channels=common.template.data.channels, split=job.fold.split)[0][0].spec
-        return build_encoder(dataclasses.replace(common.template, seed=job.seed), spec).eval(), {}
-    run = common.out / "runs" / f"{job.model}-seed{job.seed}-fold{job.fold.number}-{job.recipe.hash[:8]}"
+        return build_encoder(dataclasses.replace(common.template, seed=job.seed), common.seen(job.fold).spec).eval(), {}
+    # a run is known by what it was trained on: a fold of the same number and name may hold out others
+    decides = (job.recipe.hash, job.plan["corpus"], job.fold.split, job.plan["pretrained_on"])
+    digest = hashlib.sha256("|".join(decides).encode()).hexdigest()[:8]
+    run = common.out / "runs" / f"{job.model}-seed{job.seed}-fold{job.fold.number}-{digest}"
     facts = _facts(run)
     if not facts.get("finished"):
         pretrain(job.recipe, [(job.fold.corpus, 1.0)], run, split=job.fold.split)
@@ -217,7 +222,7 @@ def _frozen(job: Job, common: Common) -> tuple[dict[str, Array], dict[str, Any]]
         def features(corpus: Corpus, index: Array) -> Array:
             return embed_corpus(encoder, corpus, index, pool=common.pool, desc=job.model)
 
-    corpus = fold.corpus
+    corpus = common.seen(fold)
     both = features(corpus, np.concatenate([train, judged]))
     x = np.full((len(rows.index), both.shape[1]), np.nan, np.float32)
     x[fold.train], x[fold.judged] = both[: len(train)], both[len(train) :]
@@ -226,7 +231,7 @@ def _frozen(job: Job, common: Common) -> tuple[dict[str, Array], dict[str, Any]]
     if job.model != ROCKET:
         figures["rankme"] = _plain(effective_rank(x[fold.train]))
         figures["identity"] = {kind: identity(x[fold.train], corpus, train, kind) for kind in common.identity}
-    worse = [features(Corrupted(corpus, how), judged) for how in common.corruptions]
+    worse = [features(common.seen(fold, how), judged) for how in common.corruptions]
 
     def fit(work: tuple[str, Setting, Array, Array]) -> Array:
         head, _, some, test = work
@@ -251,13 +256,11 @@ def _frozen(job: Job, common: Common) -> tuple[dict[str, Array], dict[str, Any]]
 
 def _rocket(job: Job, common: Common) -> Any:
     """The transform fitted on training windows of the fold, with the recipes' channels."""
-    corpus, index = job.fold.corpus, common.rows.index
-    names = list(common.template.data.channels) or list(corpus.spec.ch_names)
-    columns = [corpus.spec.ch_names.index(c) for c in names]
+    corpus, index = common.seen(job.fold), common.rows.index
     train = index[job.fold.train]
     sample = np.sort(np.random.default_rng(job.seed).permutation(train)[:ROCKET_SAMPLE])
     n_features = minirocket.features_for(len(train) + len(job.fold.judged) * (1 + len(common.corruptions)))
-    rocket = minirocket.fit(corpus.signal(sample)[:, columns], seed=job.seed, n_features=n_features)
+    rocket = minirocket.fit(corpus.signal(sample), seed=job.seed, n_features=n_features)
 
     def features(corpus: Corpus, rows: Array) -> Array:
         from biossl.progress import Progress
@@ -266,7 +269,7 @@ def _rocket(job: Job, common: Common) -> Any:
         with Progress(len(rows), ROCKET, "windows") as bar:
             for i in range(0, len(rows), 256):
                 block = rows[i : i + 256]
-                parts.append(minirocket.transform(rocket, corpus.signal(block)[:, columns]))
+                parts.append(minirocket.transform(rocket, corpus.signal(block)))
                 bar.update(len(block))
         return np.concatenate(parts)
 
@@ -277,23 +280,24 @@ def _scratch(job: Job, common: Common) -> tuple[dict[str, Array], dict[str, Any]
     """One network a draw."""
     from biossl.progress import Progress
 
-    rows, corpus = common.rows, job.fold.corpus
+    rows, corpus = common.rows, common.seen(job.fold)
     judged = rows.index[job.fold.judged]
     work = [(setting, some) for setting in common.settings for some in mine(job, common, setting)]
     found: dict[str, list[Array]] = {}
     seconds = float("nan")
+    untrained, _ = encoder_of(job, common)
     with Progress(len(work), SCRATCH, "networks") as bar:
         for setting, some in work:
             began = time.monotonic()
-            encoder, _ = encoder_of(job, common)
+            encoder, target = copy.deepcopy(untrained), rows.target.take(some)
             prediction, network, scale = scratch.train_and_predict(
-                encoder, corpus, rows.index[some], rows.target.take(some), judged, pool=common.pool, seed=job.seed
+                encoder, corpus, rows.index[some], target, judged, pool=common.pool, seed=job.seed
             )
             found.setdefault(f"network|{setting.key}", []).append(prediction)
             if setting == ALL:
                 seconds = time.monotonic() - began
                 for how in common.corruptions:
-                    worse = scratch.predict(network, Corrupted(corpus, how), judged, rows.target.kind, scale)
+                    worse = scratch.predict(network, common.seen(job.fold, how), judged, rows.target.kind, scale)
                     found.setdefault(f"network|{setting.key}|{how.key}", []).append(worse)
             bar.update()
     return {key: np.stack(each) for key, each in found.items()}, {"wall_s": _plain(seconds)}

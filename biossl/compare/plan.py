@@ -311,11 +311,14 @@ def make_settings(
 
 
 def draw(rows: Rows, fold: Fold, setting: Setting, n_draws: int) -> list[Array]:
-    """Positions in :class:`Rows` of the labelled training rows of each draw; one draw where nothing is scarce."""
+    """Positions in :class:`Rows` of the labelled training rows of each draw; one draw of all labels.
+
+    Every fold has the same number of draws, so that folds can be joined draw by draw: where the subjects asked for are all
+    that a fold has, its draws are alike.
+    """
     train = fold.train
     if setting.axis == "subjects":
-        everyone = int(setting.amount) == len(np.unique(rows.subject[train]))
-        picks = protocol.draw_subjects(rows.subject[train], int(setting.amount), 1 if everyone else n_draws, FOLD_SEED)
+        picks = protocol.draw_subjects(rows.subject[train], int(setting.amount), n_draws, FOLD_SEED)
     elif setting.amount < 1:
         picks = protocol.draw_windows(rows.target.take(train), setting.amount, n_draws, FOLD_SEED)
     else:

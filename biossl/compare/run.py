@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime
+import hashlib
 import io
 import json
 import sys
@@ -28,7 +29,7 @@ from biossl.compare.plan import ALL, N_DRAWS, Fold, agree, for_budget, make_fold
 from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
 from biossl.errors import DataError, RequestError
-from biossl.ledger import commit, record_opening
+from biossl.ledger import FILE, commit, openings, record_opening
 from biossl.models.transformer import pool_parts
 from biossl.probe import count_rows
 from biossl.recipe.limits import check_limits
@@ -123,7 +124,7 @@ def compare(
     _check(seeds, draws, steps, flops, seconds)
     refuse_breaking(recipes, corpus, label)
     check_identity(corpus, tuple(identity))
-    worse = corruptions(tuple(corrupt))
+    worse = corruptions(tuple(corrupt), len(recipes[0].data.channels or corpus.spec.ch_names))
     rows, parts, notes = make_folds(corpus, label, split=split, folds=folds, within=within)
     settings = make_settings(rows, parts, fractions, n_subjects)
     kind, amount = _budget(recipes, steps, flops, seconds)
@@ -159,7 +160,7 @@ def compare(
     result["paired"] = table.paired_rows(common, arrays, [r.name for r in budgeted], result["scores"])
     result["rows"] = table.fold_rows(common, each)
     result["notes"] = [*notes, *_notes(result, common)]
-    _opened(result, common, corpus, split if split is not None else default_split(corpus)[0], within)
+    _opened(result, common, corpus, split if split is not None else default_split(corpus)[0], within, done)
     result["out"] = str(folder)
     _write(folder, result)
     return result
@@ -208,8 +209,8 @@ def _finished(folder: Path, request: dict[str, Any], overwrite: bool) -> dict[st
 
 
 def _cost(folder: Path, recipe: Recipe, fold: Fold, *, timed: bool) -> Cost:
-    """Measured once a recipe and kept, so that a comparison that goes on buys the same steps."""
-    file = folder / "cost" / f"{recipe.name}-{recipe.hash[:8]}.json"
+    """Measured once a recipe and corpus, and kept, so that a comparison that goes on buys the same steps."""
+    file = folder / "cost" / f"{recipe.name}-{recipe.hash[:8]}-{fold.corpus.hash[:8]}.json"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         cost = Cost(int(kept["flops"]), float("nan") if kept["seconds"] is None else float(kept["seconds"]))
@@ -281,14 +282,23 @@ def _notes(result: dict[str, Any], common: Common) -> list[str]:
     return notes
 
 
-def _opened(result: dict[str, Any], common: Common, corpus: Corpus, split: str | None, within: str | None) -> None:
-    """A line in the ledger when rows of a test part were judged."""
+def _opened(
+    result: dict[str, Any], common: Common, corpus: Corpus, split: str | None, within: str | None, done: dict[str, dict[str, Any]]
+) -> None:
+    """A line in the ledger when rows of a test part were judged; none where these very jobs have theirs already."""
     if within == "train" or split is None:
         return
     main = {s["model"]: s["scores"][result["metric"]] for s in result["scores"] if s["key"] == ALL.key and s["head"] != "kNN"}
     best = max((r["name"] for r in result["recipes"]), key=lambda name: main[name]["value"] or 0.0)
+    # a comparison killed before its table was written reads the same job files, times and all, when it goes on
+    jobs = hashlib.sha256(json.dumps(done, sort_keys=True).encode()).hexdigest()[:16]
+    for place in (corpus.path, common.out):
+        entries = openings(place, result["label"])
+        if any(e.get("jobs") == jobs for e in entries):
+            result["ledger"] = {"file": str(place / FILE), "openings": len(entries)}
+            return
     entry = {
-        "verb": "compare", "corpus": corpus.hash, "recipes": result["request"]["recipes"], "label": result["label"],
+        "verb": "compare", "jobs": jobs, "corpus": corpus.hash, "recipes": result["request"]["recipes"], "label": result["label"],
         "split": split, "part": within or "test", "pool": common.pool, "metric": result["metric"], "score": main[best],
         "models": {name: found["value"] for name, found in main.items()}, "seeds": common.seeds, "folds": len(common.folds),
     }  # fmt: skip

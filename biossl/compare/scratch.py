@@ -63,6 +63,7 @@ def train_and_predict(
     encoder : TransformerEncoder
         Freshly initialised; it is trained in place.
     corpus : Corpus
+        With the encoder's channels (:class:`~biossl.compare.corrupt.Seen`).
     rows : ndarray of int
         Corpus rows that are trained on, aligned with ``target``.
     target : Target
@@ -153,9 +154,5 @@ def predict(network: Network, corpus: Corpus, rows: Array, kind: str, scale: tup
 
 
 def read(encoder: TransformerEncoder, corpus: Corpus, rows: Array) -> Batch:
-    """The windows of some rows with the encoder's channels, on its device; NaN became ``observed = False``."""
-    x = corpus.signal(rows)
-    names = encoder.spec.ch_names
-    if names != corpus.spec.ch_names:
-        x = x[:, [corpus.spec.ch_names.index(c) for c in names]]
-    return make_batch(x, names, corpus.spec.sfreq, encoder.position.device)
+    """The windows of some rows, on the encoder's device; NaN became ``observed = False``."""
+    return make_batch(corpus.signal(rows), corpus.spec.ch_names, corpus.spec.sfreq, encoder.position.device)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from biossl import metrics
 from biossl.compare.corrupt import Corruption
 from biossl.compare.jobs import HEADS, ROCKET, SCRATCH, SEEDLESS, Common, Job, predictions
-from biossl.compare.plan import ALL, Setting
+from biossl.compare.plan import ALL, Setting, pairs
 from biossl.probe import HAND, RANDOM
 from biossl.progress import track
 
@@ -39,15 +39,13 @@ def gather(common: Common, jobs: Sequence[Job]) -> tuple[Table, dict[tuple[str, 
         first = next(j for j in jobs if j.model == model)
         for key in each[model, first.seed, first.fold.number]:
             head, _, setting = key.partition("|")
-            order: list[tuple[int, int]]  # (seed, place within that seed's job)
-            if model in SEEDLESS:
-                n = len(each[model, first.seed, first.fold.number][key])
-                order = [(first.seed, i) for i in range(n)]
+            n = 1 if _parts(common, setting)[0] == ALL else common.n_draws
+            order: list[tuple[int, int]] = []  # (seed, place within that seed's job)
+            if model in SEEDLESS:  # its one job has every draw; alone where all labels are used, otherwise paired like the others
+                order = [(first.seed, d) for _, d in pairs(n, common.seeds)] if n > 1 else [(first.seed, 0)]
             else:
-                counts = [len(each[model, s, first.fold.number][key]) for s in common.seeds]
-                n = sum(counts)
-                order, used = [], dict.fromkeys(range(len(counts)), 0)
-                for place in (i % len(counts) for i in range(n)):
+                used = [0] * len(common.seeds)
+                for place, _ in pairs(n, common.seeds):
                     order.append((common.seeds[place], used[place]))
                     used[place] += 1
             table[model, head, setting] = [

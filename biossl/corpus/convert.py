@@ -90,16 +90,17 @@ def convert(
     >>> convert("ptbxl", "data/ptbxl", "corpora/ptbxl", view="resting", partial=True)  # doctest: +SKIP
     """
     from biossl.corpus.card import load_card
-    from biossl.corpus.discover import survey
+    from biossl.corpus.discover import closed_note, survey
 
     card = card if isinstance(card, Card) else load_card(card)
     _view(card, view)
     _keep_apart(Path(source), Path(out))
     _check_folder(Path(out), overwrite)
-    tasks, stray = survey(card, Path(source), view)
+    tasks, stray, closed = survey(card, Path(source), view)
     return convert_tasks(
-        card, tasks, out, view=view, load=load_windows, partial=partial, n_jobs=n_jobs, overwrite=overwrite, stray=stray
-    )
+        card, tasks, out, view=view, load=load_windows, partial=partial, n_jobs=n_jobs, overwrite=overwrite, stray=stray,
+        notes=[closed_note(card, closed)] if closed else [],
+    )  # fmt: skip
 
 
 def convert_tasks(
@@ -113,10 +114,11 @@ def convert_tasks(
     n_jobs: int | None = None,
     overwrite: bool = False,
     stray: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """As :func:`convert`, from a list of tasks and ``load(card, view, task) -> (Cut, start)`` (picklable).
 
-    ``stray`` are the paths of files that match no pattern.
+    ``stray`` are the paths of files that match no pattern, ``notes`` findings on the source.
     """
     from biossl.corpus.identity import Pseudonyms
     from biossl.corpus.views import view_spec
@@ -125,7 +127,7 @@ def convert_tasks(
         raise RequestError(f"--jobs {n_jobs}: give 1 or more")
     out = Path(out)
     _view(card, view)
-    notes = [*_compare_expected(card, tasks, partial), *stray_note(card, stray)]
+    found = [*notes, *_compare_expected(card, tasks, partial), *stray_note(card, stray)]
     spec = view_spec(card, view)
     sizes = source_bytes(tasks)
     scale = growth(card.views[view])
@@ -144,7 +146,7 @@ def convert_tasks(
             for number, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True))
         ]
         _run(jobs, load, n_jobs)
-        return _finish(out, card, view, spec, jobs, names, notes, stray)
+        return _finish(out, card, view, spec, jobs, names, found, stray)
 
 
 # ---------------------------------------------------------------------- before
@@ -288,8 +290,8 @@ def _finish(
 ) -> dict[str, Any]:
     import pandas as pd
 
-    from biossl.corpus.index import CORPUS_FORMAT, corpus_hash
-    from biossl.corpus.privacy import age_limit, id_shape, private_card
+    from biossl.corpus.index import CORPUS_FORMAT, INDEX_COLUMNS, corpus_hash
+    from biossl.corpus.privacy import age_limit, id_shape, is_birth, private_card
     from biossl.corpus.splits import official_name, write_record_split
 
     got = _gather(jobs)
@@ -311,6 +313,8 @@ def _finish(
         oldest = 0 if limit is None else int((got.index[column] == f"{limit:.0f}").sum())
         if oldest:
             notes.append(f"{column}: {oldest:,} windows hold {limit:.0f}, which stands for ages above 89 (the set is not public)")
+    covariates = [c for c in got.index.columns if c not in INDEX_COLUMNS] if names.secret is not None else []
+    notes += [f"{c}: left out as a date of birth, by its name (the set is not public)" for c in covariates if is_birth(c)]
     facts: dict[str, Any] = {
         "format": CORPUS_FORMAT,
         "input": spec.to_dict(),

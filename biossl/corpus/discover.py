@@ -82,25 +82,29 @@ def discover(card: Card, source: str | Path, view: str) -> list[RecordTask]:
     >>> discover(load_card("mitdb"), "mitdb", "beats")[0].record  # doctest: +SKIP
     '100'
     """
-    return survey(card, source, view)[0]
+    tasks, _, closed = survey(card, source, view)
+    if closed:
+        raise RequestError(f"{source}: {closed_note(card, closed)}")
+    return tasks
 
 
-def survey(card: Card, source: str | Path, view: str) -> tuple[list[RecordTask], list[str]]:
-    """As :func:`discover`, and the paths of files that look like recordings but match no pattern of the card.
+def survey(card: Card, source: str | Path, view: str) -> tuple[list[RecordTask], list[str], list[str]]:
+    """As :func:`discover`, the paths of files that look like recordings but match no pattern of the card, and folders that could not be opened.
 
     Examples
     --------
-    >>> tasks, stray = survey(load_card("mitdb"), "mitdb", "beats")  # doctest: +SKIP
+    >>> tasks, stray, closed = survey(load_card("mitdb"), "mitdb", "beats")  # doctest: +SKIP
     """
     from biossl.corpus.stray import stray_files
 
     if view not in card.views:
         raise RequestError(f"card {card.name}: no view '{view}'; it has {', '.join(card.views)}")
-    root, paths = list_files(source)
+    closed: list[str] = []
+    root, paths = list_files(source, closed)
     patterns = [on_the_end(f.pattern) for f in card.files]
     only = re.compile(card.views[view].files)
     tables = [_Table(t, root, paths, card.public) for t in card.tables]
-    intervals = [find_file(f.intervals.file, root, paths) if f.intervals else "" for f in card.files]
+    intervals = [find_file(f.intervals.file, root, paths, card.public) if f.intervals else "" for f in card.files]
     names = covariate_names(card)
     tasks: dict[str, RecordTask] = {}
     matched: dict[str, int] = {}
@@ -133,7 +137,14 @@ def survey(card: Card, source: str | Path, view: str) -> tuple[list[RecordTask],
     for path in paths:
         if path.lower().endswith(".zip"):  # it could not be opened: what it holds is missing, which is to be said
             tasks.setdefault(path, RecordTask(path, None, str(root), path, covariates=dict.fromkeys(names, "")))
-    return list(tasks.values()), stray_files(card, root, sorted(paths, key=natural), matched)
+    return list(tasks.values()), stray_files(card, root, sorted(paths, key=natural), matched), closed
+
+
+def closed_note(card: Card, closed: list[str]) -> str:
+    """What is said of folders that could not be opened; without their names where the card is not public."""
+    count = "1 folder" if len(closed) == 1 else f"{len(closed):,} folders"
+    which = f" ({', '.join(closed[:5])}{' ...' if len(closed) > 5 else ''})" if card.public else ""
+    return f"{count} could not be opened{which}, so recordings may be missing; change the rights, or leave such folders out"
 
 
 def on_the_end(pattern: str) -> re.Pattern[str]:
@@ -141,13 +152,19 @@ def on_the_end(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|.*[/!])(?:{pattern})")
 
 
-def list_files(source: str | Path) -> tuple[Path, list[str]]:
+def list_files(source: str | Path, closed: list[str] | None = None) -> tuple[Path, list[str]]:
     """All files below a source, those inside zips as ``archive.zip!inner/name``, and the folder they are relative to.
+
+    Parameters
+    ----------
+    source : path
+    closed : list of str, optional
+        Takes the folders below the source that cannot be opened; without it the first of them is an error.
 
     Raises
     ------
     RequestError
-        No such source, or a file that is no zip.
+        No such source, a file that is no zip, or a folder that cannot be opened.
     """
     root = Path(source)
     if not root.exists():
@@ -160,6 +177,10 @@ def list_files(source: str | Path) -> tuple[Path, list[str]]:
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
+        folder = Path(error.filename)
+        if closed is not None and folder != root:
+            closed.append(folder.relative_to(root).as_posix())
+            return
         raise RequestError(
             f"{error.filename}: {error.strerror}, so what it holds is not known; change its rights or leave it out"
         )
@@ -188,14 +209,18 @@ def _members(path: Path, relative: str) -> list[str]:
         return [relative]
 
 
-def find_file(tail: str, root: Path, paths: Iterable[str]) -> str:
-    """The path nearest the top that ends with ``tail``; RequestError when there is none, or two equally near."""
+def find_file(tail: str, root: Path, paths: Iterable[str], public: bool) -> str:
+    """The path nearest the top that ends with ``tail``; RequestError when there is none, or two equally near.
+
+    Of a set that is not ``public`` the error names neither: a folder may be called as its patient.
+    """
     end = re.compile(rf"(?:^|.*[/!]){re.escape(tail)}")
     found = sorted((p for p in paths if end.fullmatch(p)), key=lambda p: (len(re.split("[/!]", p)), p))
     if not found:
         raise RequestError(f"{root}: no {tail} in it, which the card needs; copy it beside the recordings")
     if len(found) > 1 and len(re.split("[/!]", found[0])) == len(re.split("[/!]", found[1])):  # none lies nearer the top
-        raise RequestError(f"{root}: both {found[0]} and {found[1]} could be the card's {tail}; give a narrower source")
+        both = f"both {found[0]} and {found[1]}" if public else f"{len(found)} files"
+        raise RequestError(f"{root}: {both} could be the card's {tail}; give a narrower source")
     return found[0]
 
 
@@ -234,7 +259,7 @@ class _Table:
         import pandas as pd
 
         self.on, self.subject = table.on, table.subject_column
-        path = find_file(table.file, root, paths)
+        path = find_file(table.file, root, paths, public)
         try:
             frame = pd.read_csv(
                 io.BytesIO(read_bytes(str(root / path))),

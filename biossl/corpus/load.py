@@ -1,6 +1,6 @@
 """From a task to recordings: the card's reader, with subject, covariates and marks filled in.
 
-What lives here: :func:`load_record`. The readers know formats, the card knows the data set; here they meet.
+What lives here: :func:`load_record` and :func:`read_as`. The readers know formats, the card knows the data set; here they meet.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load_record(card: Card, task: RecordTask) -> list[Recording]:
     Raises
     ------
     RecordError
-        Of the reader; ``wrong_format`` for a zip that cannot be opened; ``no_subject`` when the card's table does not say whose it is.
+        Of the reader; ``wrong_format`` for a zip that cannot be opened; ``zip_in_zip``; ``no_subject`` when the card's table does not say whose it is.
 
     Examples
     --------
@@ -44,11 +44,13 @@ def load_record(card: Card, task: RecordTask) -> list[Recording]:
     '100'
     """
     if task.path.lower().endswith(".zip"):
+        if "!" in task.path:
+            raise RecordError("zip_in_zip", "a zip inside a zip; unpack the outer one", task.path)
         raise RecordError("wrong_format", "is not a whole zip, so its recordings are missing; copy it again", task.path)
     if task.subject is None:
         raise RecordError("no_subject", f"record {task.record} has no subject in the card's table; add its row", task.path)
     files = card.files[task.file]
-    recordings = _read(card, files, task)
+    recordings = read_as(card, files, task.full_path, record=task.record)
     if not recordings:
         raise RecordError("empty", "holds no samples", task.path)
     comments = {str(k).casefold(): str(v) for k, v in recordings[0].meta.get("comments", {}).items()}
@@ -68,17 +70,38 @@ def load_record(card: Card, task: RecordTask) -> list[Recording]:
     return recordings
 
 
-def _read(card: Card, files: Files, task: RecordTask) -> list[Recording]:
-    path = task.full_path
+def read_as(card: Card, files: Files, path: str | Path, *, record: str | None = None) -> list[Recording]:
+    """A file as an entry of a card reads it, whatever its content looks like.
+
+    Parameters
+    ----------
+    card : Card
+    files : Files
+        One of ``card.files``.
+    path : path
+        The file; inside a zip ``archive.zip!inner/name.txt``.
+    record : str, optional
+        Name of a table's record; default its file name.
+
+    Raises
+    ------
+    RecordError
+        Of the reader; ``wrong_format`` for a file inside a zip whose reader knows none.
+
+    Examples
+    --------
+    >>> read_as(card, card.files[0], "mitdb/100.hea")[0].sfreq  # doctest: +SKIP
+    360.0
+    """
     if files.reader == "table":
         from biossl.io.table import read_table
 
         assert files.table is not None  # kept by check_card
         return read_table(
-            path, files.table, modality=card.modality, channel_map=card.channel_map, units=card.units, record=task.record
+            path, files.table, modality=card.modality, channel_map=card.channel_map, units=card.units, record=record
         )
-    if "!" in task.path:
-        raise RecordError("wrong_format", f"{files.reader} files are not read inside a zip; unpack it", task.path)
+    if "!" in str(path) and not Path(path).exists():
+        raise RecordError("wrong_format", f"{files.reader} files are not read inside a zip; unpack it", str(path))
     if files.reader == "wfdb":
         from biossl.io.wfdb import read_wfdb
 

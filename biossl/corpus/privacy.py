@@ -19,8 +19,17 @@ from biossl.corpus.identity import Pseudonyms, day_number, looks_like_date
 
 _NUMBER = re.compile(r"[+-]?\d{1,5}(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")  # longer ones may be somebody's number
 _ANY_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
-_AGE = re.compile(r"(?:^|[^A-Za-z])(?i:age)(?![A-Za-z])|(?<=[a-z])Age(?![a-z])")
-_BIRTH = re.compile(r"birth|(?:^|[^a-z])(?:dob|born)(?![a-z])", re.IGNORECASE)
+_AGE = re.compile(
+    r"(?<![A-Za-z])(?i:age|alter|âge|edad)(?![A-Za-z])"  # a word of its own: age, AGE_years, Alter
+    r"|(?<![A-Za-z])(?:[Aa]ge|[Aa]lter)(?=[A-Z])|(?<=[a-z])(?:Age|Alter)(?![a-z])"  # AgeAtVisit, patientAge
+    r"|(?<![A-Za-z])(?i:age(?:at|in(?!g)|years?|yrs?|months?|weeks?|days?))"  # agedays, AGEYEARS
+    r"|(?i:patient|patients|subject|participant|person|donor|proband|lebens|patienten)(?i:age|alter)(?![a-z])"  # patientage
+)
+_BIRTH = re.compile(
+    r"birth(?![ _-]?(?:weight|length|order|mode|type|place|ga(?![a-z])))|geburt(?!s?[ _-]?(?:gewicht|l[aä]nge|ort|modus))"
+    r"|naissance|nacimiento|(?:^|[^a-z])(?:dob|born)(?![a-z])",
+    re.IGNORECASE,
+)
 _A_YEAR = {"month": 12.0, "week": 52.1775, "day": 365.2425}  # of what a column of ages counts in, when its name says so
 OLDEST = 90  # ages from here on are one group (HIPAA safe harbor, 45 CFR 164.514(b)(2)(i)(C): all over 89)
 _NOT_AN_AGE = 130  # such numbers are codes ("unknown", "over 89")
@@ -67,8 +76,13 @@ def age_limit(column: str, card: Card) -> float | None:
     return OLDEST * next((n for unit, n in _A_YEAR.items() if unit in column.casefold()), 1.0)
 
 
+def is_birth(column: str) -> bool:
+    """Does a column hold a day of birth, by its name? It gives an exact age, so it is left out."""
+    return _BIRTH.search(column) is not None
+
+
 def _cell(column: str, text: str, card: Card, names: Pseudonyms, subject_key: str, raw: list[str]) -> str:
-    if not text or _BIRTH.search(column):  # a day of birth gives an exact age
+    if not text or is_birth(column):
         return ""
     limit = age_limit(column, card)
     if limit is not None and _ANY_NUMBER.fullmatch(text) and limit <= float(text) <= limit / OLDEST * _NOT_AN_AGE:
@@ -136,21 +150,22 @@ _FAULTS = {
     "truncated": "it ends earlier than its header says; copy it again from the recorder",
     "unreadable": "its reader failed; check that the file is whole and may be read, and try `biossl inspect` on it",
     "wrong_format": "it is not of the format or columns the card says; mend the card's entry for it, or leave it out of its pattern",
+    "zip_in_zip": "a zip inside a zip; unpack the outer one",
     "zero_gain": "its header states a gain of 0, so its counts have no unit; mend the header",
 }
 _UNITS = {"ecg": "{ecg: mV}", "eeg": "{eeg: uV}", "imu": "{acc: g, gyro: rad/s}"}
 
 
-def private_fault(code: str, card: Card) -> str:
+def private_fault(code: str, modality: str) -> str:
     """What is wrong with a file and what to do, from its code alone: a reader's message may hold names.
 
     Examples
     --------
-    >>> private_fault("empty", card)  # doctest: +SKIP
+    >>> private_fault("empty", "ecg")
     'it holds nothing (0 bytes, or a header without samples); copy it again from the recorder'
     """
     if code == "unknown_unit":
-        units = _UNITS[card.modality]
+        units = _UNITS[modality]
         return f"it states no unit that is known; add what the device measures to the card, e.g. `units: {units}`"
     return _FAULTS.get(code, "it cannot be used; `biossl inspect` says more")
 

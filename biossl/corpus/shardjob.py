@@ -153,7 +153,7 @@ def _line(job: Job, task: RecordTask, code: str, message: str) -> list[str]:
     if job.names.secret is None:
         root = task.source.rstrip("/\\")
         return [task.record, code, message.replace(root + "/", "").replace(root, "")]
-    told = message if code == NO_WINDOWS else private_fault(code, job.card)  # a reader's own words may hold names
+    told = message if code == NO_WINDOWS else private_fault(code, job.card.modality)  # a reader's own words may hold names
     return [job.names.record(task.record, job.card), code, told]
 
 

@@ -67,7 +67,7 @@ def load_split(corpus: Corpus, name: str = "official", fold: int | None = None) 
 
 
 def default_split(corpus: Corpus) -> tuple[str | None, str]:
-    """The split used when none is named: ``official``, else the only one. The one rule of pretrain, check and probe.
+    """The split used when none is named: ``official``, else the only one; its fold is :func:`with_fold`'s. The one rule of pretrain, check and probe.
 
     Parameters
     ----------
@@ -97,9 +97,7 @@ def default_split(corpus: Corpus) -> tuple[str | None, str]:
         raise RequestError(
             f"{corpus.path}: it has several splits ({', '.join(names)}) and none is official; choose one with --splits NAME"
         )
-    folds = n_folds(corpus, names[0])
-    fold = f", fold 0 of {folds} (--splits {names[0]}:1 is another)" if folds else ""
-    return names[0], f"{corpus.path.name}: split '{names[0]}' is used, the only one{fold}"
+    return names[0], f"{corpus.path.name}: split '{names[0]}' is used, the only one"
 
 
 def n_folds(corpus: Corpus, name: str) -> int:

@@ -121,10 +121,10 @@ def remedies(corpus: Corpus, parts: np.ndarray, names: Sequence[str], *, by: str
         if n < 4:
             out.append(f"{what}; with {n} subjects every split has such a part: add subjects (`probe` cross-validates over all)")
         elif folds:
-            out.append(f"{what}; use `--folds {most}`")
+            out.append(f"{what}; use `--folds {most}`{_two(most)}")
         else:
             other = f", or `--fractions {_two_each(n, names)}`" if n >= 2 * len(names) else ""
-            out.append(f"{what}; use `--folds {most}`{other}")
+            out.append(f"{what}; use `--folds {most}`{_two(most)}{other}")
     if by != "subject":
         return out
     for label in corpus.label_names():
@@ -143,8 +143,14 @@ def remedies(corpus: Corpus, parts: np.ndarray, names: Sequence[str], *, by: str
                 f"label '{label}': class {rarest} is of 1 subject, so no split by subject has it in two parts; add subjects"
             )
         else:
-            out.append(f"label '{label}': class {rarest} is of {m} subjects; use `--folds {min(_FOLDS, m)} --stratify {label}`")
+            k = min(_FOLDS, m)
+            out.append(f"label '{label}': class {rarest} is of {m} subjects; use `--folds {k} --stratify {label}`{_two(k)}")
     return out
+
+
+def _two(folds: int) -> str:
+    """What two folds lack, said where they are advised."""
+    return " (two folds: train and test, no val)" if folds == 2 else ""
 
 
 def _two_each(n: int, names: Sequence[str]) -> str:

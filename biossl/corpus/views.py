@@ -361,8 +361,8 @@ def _digest(r: Recording, start_s: float, window_s: float) -> str:
 
 def _record_digest(recordings: Sequence[Recording]) -> str:
     """Of every channel that varies, in no order: names, order and choice of channels are the card's and the view's."""
-    rows = [row for r in recordings for row, varies in zip(r.data, _varies(r.data), strict=True) if varies]
-    each = sorted(hashlib.sha256(_bytes(row)).hexdigest() for row in rows)
+    rows = (row for r in recordings for row in r.data)  # one at a time: a night of EEG has no room for copies
+    each = sorted(hashlib.sha256(_bytes(row)).hexdigest() for row in rows if _varies(row[None]).any())
     return hashlib.sha256("".join(each).encode()).hexdigest() if each else ""
 
 

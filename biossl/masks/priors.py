@@ -123,7 +123,8 @@ def motion_sd(batch: Batch, patch: int) -> Tensor:
 def attention_received(batch: Batch, encoder: TransformerEncoder) -> Tensor:
     """How much attention every token gets in an encoder's last block, (B, C, P) over the largest of its channel.
 
-    Mean over heads and over the tokens that look, registers among those that look but not among those looked at.
+    Mean over heads and over the tokens that look, registers among those that look but not among those looked at. The encoder
+    is in evaluation mode meanwhile: its drop-path would draw from the global generator.
 
     Parameters
     ----------
@@ -134,11 +135,14 @@ def attention_received(batch: Batch, encoder: TransformerEncoder) -> Tensor:
     last = cast("Attention", encoder.blocks[-1].attn)
     seen: list[Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    was = encoder.training
+    encoder.eval()
     try:
         tokens = encoder.tokenize(batch)
         encoder.encode(tokens)
     finally:
         hook.remove()
+        encoder.train(was)
     (x,) = seen
     B, S, D = x.shape
     R = encoder.config.registers

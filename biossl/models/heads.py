@@ -64,10 +64,16 @@ class BatchNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D) to (B, D) of the same dtype."""
+    def forward(self, x: Tensor, use: Tensor | None = None) -> Tensor:
+        """(B, D) to (B, D) of the same dtype; ``use``, bool (B,): rows that enter mean and variance, None = all."""
         rows = all_gather(x.float())
-        var, mean = torch.var_mean(rows, dim=0, correction=0)
+        if use is None:
+            var, mean = torch.var_mean(rows, dim=0, correction=0)
+        else:
+            weight = all_gather(use.to(rows.dtype))[:, None]
+            n = weight.sum().clamp_min(1.0)
+            mean = (rows * weight).sum(dim=0) / n
+            var = ((rows - mean).square() * weight).sum(dim=0) / n
         return ((x.float() - mean) * (var + self.eps).rsqrt() * self.weight + self.bias).to(x.dtype)
 
 
@@ -99,3 +105,22 @@ class Projector(nn.Sequential):
             dim = hidden
         parts.append(nn.Linear(dim, out))
         super().__init__(*parts)
+
+    def forward(self, x: Tensor, use: Tensor | None = None) -> Tensor:
+        """(B, dim) to (B, out).
+
+        Parameters
+        ----------
+        x : Tensor, (B, dim)
+            Finite in every row.
+        use : Tensor, bool, (B,), optional
+            Rows that count, for the statistics of a batch norm; None on all processes or on none.
+
+        Returns
+        -------
+        Tensor, (B, out)
+            Of all rows.
+        """
+        for layer in self:
+            x = layer(x, use) if isinstance(layer, BatchNorm) else layer(x)
+        return x

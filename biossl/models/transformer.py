@@ -172,6 +172,11 @@ def shared_rows(index: Tensor) -> Tensor:
     return index[:1] if index.stride(0) == 0 else index
 
 
+def channel_rows(tokens: Tokens, encoder: TransformerEncoder) -> Tensor | None:
+    """Rows (C,) of the encoder's channels that tokens on a grid belong to; None = all, in order."""
+    return None if tokens.grid == encoder.grid else tokens.channel[0, :: encoder.grid[1]]
+
+
 def take_tokens(x: Tensor, index: Tensor) -> Tensor:
     """Pick tokens.
 

@@ -75,6 +75,10 @@ class SimCLRConfig:
         check_pairing(self.pairing, self.pairing_share)
         if self.windows_per_subject < 1:
             raise ValueError(f"windows_per_subject must be at least 1, not {self.windows_per_subject}")
+        if self.windows_per_subject > 1 and self.sampler != "subjects":
+            raise ValueError(
+                f"windows_per_subject {self.windows_per_subject} has a meaning with sampler subjects only; set it, or leave this out"
+            )
 
 
 class SimCLR(Objective):
@@ -176,40 +180,31 @@ class CLOCS(Objective):
     ) -> None:  # fmt: skip
         super().__init__()
         require_no_mask(mask, objective="clocs")
-        C = len(encoder.spec.ch_names)
         if config.leads == "each" and encoder.config.tokenizer == "joint":
             raise RequestError(
                 "objective.leads: each needs an encoder that serves single leads; set model.tokenizer: channel, or take "
                 "variant: cmsc with leads: together"
             )
-        if config.variant != "cmsc" and C < 2:
+        if config.variant != "cmsc" and len(encoder.spec.ch_names) < 2:
             raise RequestError(f"objective.variant: {config.variant} compares leads, the windows have one channel; take cmsc")
         self.config, self.augment = config, augment
         self.encoder: TransformerEncoder = encoder
         self.projector = config.projector.build(encoder.dim)
         self.needs = SamplePlan(pairing="none" if config.variant == "cmlc" else "adjacent", in_batch=True, several_subjects=True)
-        n = 1 if config.leads == "together" else C
-        pairs = {
-            "cmsc": [(i, i) for i in range(n)],
-            "cmlc": [(i, j) for i in range(n) for j in range(i + 1, n)],
-            "cmsmlc": [(i, j) for i in range(n) for j in range(n) if i != j],
-        }[config.variant]
-        self._first, self._second = ([pair[k] for pair in pairs] for k in (0, 1))
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
         """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`."""
         first, second = two_views(batch, keys, self.augment, pairing=self.needs.pairing)
         h, valid = self._embed(first)
-        z = self._project(h)
+        z = self._project(h, valid)
         z2, valid2 = z, valid
         if self.needs.pairing != "none":
             h2, valid2 = self._embed(second)
-            z2 = self._project(h2)
+            z2 = self._project(h2, valid2)
         assert batch.subject is not None
-        pair_valid = both(None if valid is None else valid[self._first], None if valid2 is None else valid2[self._second])
-        loss = clocs_nce(
-            z[self._first], z2[self._second], temperature=self.config.temperature, subject=batch.subject, valid=pair_valid
-        )
+        one, other = self._pairs(len(h))
+        pair_valid = both(None if valid is None else valid[one], None if valid2 is None else valid2[other])
+        loss = clocs_nce(z[one], z2[other], temperature=self.config.temperature, subject=batch.subject, valid=pair_valid)
         outcome = Outcome(loss, {"nce": loss.detach()}, watched(h.flatten(0, 1), z.flatten(0, 1)))
         return with_penalty(outcome, self.augment)
 
@@ -219,10 +214,19 @@ class CLOCS(Objective):
         h, valid = zip(*(features(self.encoder, part) for part in parts), strict=True)
         return torch.stack(h), None if valid[0] is None else torch.stack(valid)
 
-    def _project(self, h: Tensor) -> Tensor:
+    def _project(self, h: Tensor, valid: Tensor | None) -> Tensor:
         """(leads, B, D) to (leads, B, E): one projector, and one batch, for all leads."""
-        z: Tensor = self.projector(h.flatten(0, 1))
+        z: Tensor = self.projector(h.flatten(0, 1), None if valid is None else valid.flatten())
         return z.view(*h.shape[:2], -1)
+
+    def _pairs(self, n: int) -> tuple[list[int], list[int]]:
+        """Which of ``n`` leads of the first segment is compared with which of the second."""
+        pairs = {
+            "cmsc": [(i, i) for i in range(n)],
+            "cmlc": [(i, j) for i in range(n) for j in range(i + 1, n)],
+            "cmsmlc": [(i, j) for i in range(n) for j in range(n) if i != j],
+        }[self.config.variant]
+        return [i for i, _ in pairs], [j for _, j in pairs]
 
 
 @dataclass
@@ -287,10 +291,11 @@ class SPCL(Objective):
         tokens = self.encoder.tokenize(batch)
         halves = draw_masks(self.mask, keys, self.encoder.grid, 2)
         h, valid = pooled(tokens, self.encoder.encode(tokens, keep=halves.keep()))  # row m * B + b is half m of window b
-        z1, z2 = (self.projector(half) for half in h.chunk(2))
+        valid = None if valid is None else valid.view(2, -1).all(dim=0)
+        z1, z2 = (self.projector(half, valid) for half in h.chunk(2))
         loss = nt_xent(
             z1, z2, temperature=self.config.temperature, subject=batch.subject, same_subject=self.config.same_subject,
-            valid=None if valid is None else valid.view(2, -1).all(dim=0),
+            valid=valid,
         )  # fmt: skip
         return with_penalty(Outcome(loss, {"nt_xent": loss.detach()}, watched(h, z1)), self.augment)
 

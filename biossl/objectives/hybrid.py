@@ -19,7 +19,7 @@ from biossl.errors import RequestError
 from biossl.keys import Keys
 from biossl.models.decoders import Decoder, DecoderConfig
 from biossl.models.heads import ProjectorConfig
-from biossl.models.transformer import TransformerEncoder, shared_rows, take_tokens
+from biossl.models.transformer import TransformerEncoder, channel_rows, shared_rows, take_tokens
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses import normalise_target
 from biossl.objectives.losses_contrastive import nt_xent
@@ -150,7 +150,7 @@ class Hybrid(Objective):
         if config.pool == "register":
             h = context.registers[:, 0]
         valid = None if valid is None else valid[:B] & valid[B:]
-        z1, z2 = self.projector(h[:B]), self.projector(h[B:])
+        z1, z2 = self.projector(h[:B], valid), self.projector(h[B:], valid)
         contrast = nt_xent(z1, z2, temperature=config.temperature, valid=valid)
 
         loss = config.reconstruction * reconstruction + config.contrast * contrast
@@ -162,11 +162,9 @@ class Hybrid(Objective):
 
     def _hidden(self, batch: Batch, tokens: Tokens, context: Encoded, mask: DrawnMask) -> tuple[Tensor, Tensor, Tensor | None]:
         """Prediction and target (2B, M, V) of the hidden tokens, and which values exist."""
+        channel = channel_rows(tokens, self.encoder)
         if isinstance(self.decoder, Reconstructor):
-            return self.decoder(context, mask, channels=batch.channels), *self.decoder.target(batch, mask)
-        channel = None
-        if tokens.grid != self.encoder.grid:  # some of the encoder's channels
-            channel = tokens.channel[0, :: self.encoder.grid[1]]
+            return self.decoder(context, mask, channel=channel), *self.decoder.target(batch, mask)
         hidden = shared_rows(mask.masked_tokens())
         prediction = self.decoder(
             context.x, mask.visible_tokens(), mask.masked_tokens(), observed=context.observed, channel=channel

@@ -21,11 +21,12 @@ from biossl.batch import Batch, Encoded, Tokens
 from biossl.errors import RequestError
 from biossl.keys import Keys
 from biossl.models.predictors import GridPredictor, LeadPredictor, PredictorConfig
-from biossl.models.transformer import TransformerEncoder, pool_tokens, shared_rows, take_tokens
+from biossl.models.transformer import TransformerEncoder, channel_rows, pool_tokens, shared_rows, take_tokens
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses import l1, normalise_target, smooth_l1
 from biossl.objectives.masking import DrawnMask, MaskConfig, draw_masks, mask_prior, require_mask
 from biossl.objectives.regularizers import Regularizer, RegularizerConfig
+from biossl.objectives.views import with_penalty
 from biossl.schedules import linear_ramp
 
 _VISIBLE_BETA = 2.0  # of the smooth L1 on visible tokens, as in DMJD
@@ -174,20 +175,13 @@ class JEPA(Objective):
             spread = self.regularizer(context, keys)
             terms |= {name: value.detach() for name, value in spread.items()}
             loss = loss + self.regularizer.weighted(spread)
-        penalty = None if self.augment is None else self.augment.penalty()
-        if penalty is not None:
-            terms["penalty"] = penalty.detach()
-            loss = loss + penalty
         count = slice(None) if weight is None else weight.expand(target.shape[:2]).flatten()
-        return Outcome(
-            loss=loss,
-            terms=terms,
-            watch={
-                "embedding": pool_tokens(full).float(),
-                "target": target.flatten(0, 1)[count],
-                "prediction": prediction.detach().flatten(0, 1)[count].float(),
-            },
-        )
+        watch = {
+            "embedding": pool_tokens(full).float(),
+            "target": target.flatten(0, 1)[count],
+            "prediction": prediction.detach().flatten(0, 1)[count].float(),
+        }
+        return with_penalty(Outcome(loss, terms, watch), self.augment)
 
     @torch.no_grad()
     def _teach(self, batch: Batch) -> tuple[Encoded, Tensor | None]:
@@ -212,8 +206,7 @@ class JEPA(Objective):
         observed = None if tokens.complete else context.observed
         if isinstance(self.predictor, LeadPredictor):
             return self.predictor(context.x, mask.visible, mask.masked, observed=observed).flatten(1, 2)
-        some = tokens.grid is not None and tokens.grid != self.encoder.grid
-        channel = tokens.channel[0, :: self.encoder.grid[1]] if some else None
+        channel = channel_rows(tokens, self.encoder)
         return self.predictor(context.x, mask.visible_tokens(), mask.masked_tokens(), observed=observed, channel=channel)
 
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:

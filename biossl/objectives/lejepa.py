@@ -22,6 +22,7 @@ from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses import sigreg
 from biossl.objectives.masking import DrawnMask, MaskConfig, mask_prior, require_mask
 from biossl.objectives.regularizers import step_directions
+from biossl.objectives.views import with_penalty
 
 
 @dataclass
@@ -121,7 +122,7 @@ class LeJEPA(Objective):
         pooled, there = self._views(batch, keys)
         V, B = there.shape
         use = there.all(dim=0)
-        z = self.projector(torch.where(use[:, None], pooled, 0.0).flatten(0, 1)).view(V, B, -1).float()
+        z = self.projector(torch.where(use[:, None], pooled, 0.0).flatten(0, 1), use.repeat(V)).view(V, B, -1).float()
         distance = (z - z[: self.config.views].mean(dim=0)).square().mean(dim=(0, 2))  # (B,)
         total = all_gather(torch.stack([(distance * use).sum(), use.sum().float()])[None]).sum(dim=0)
         agreement = total[0] / total[1].clamp_min(1.0)
@@ -129,11 +130,7 @@ class LeJEPA(Objective):
         gauss = torch.stack([sigreg(view, directions, weight=use) for view in z]).mean()
         loss = (1.0 - self.config.lam) * agreement + self.config.lam * gauss
         terms = {"agreement": agreement.detach(), "sigreg": gauss.detach()}
-        penalty = None if self.augment is None else self.augment.penalty()
-        if penalty is not None:
-            terms["penalty"] = penalty.detach()
-            loss = loss + penalty
-        return Outcome(loss, terms, {"embedding": pooled[0].detach().float()})
+        return with_penalty(Outcome(loss, terms, {"embedding": pooled[0].detach().float()}), self.augment)
 
     def _views(self, batch: Batch, keys: Keys) -> tuple[Tensor, Tensor]:
         """Pooled features (V, B, D) of all views, whole ones first, and where there is anything to pool (V, B)."""

@@ -17,11 +17,16 @@ from biossl.distributed import all_gather
 
 
 def _weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean over all entries, or over those of tokens with weight (``values`` (..., D), ``weight`` (...))."""
+    """Mean over rows of the mean over a row's tokens that count (``values`` (R, M, D), ``weight`` (R, M) or broadcast to it).
+
+    Every row counts the same however many of its tokens do, so neither world size nor accumulation changes the gradient. A
+    row without any adds 0.
+    """
     if weight is None:
         return values.mean()
-    weight = weight.to(values.dtype)[..., None]
-    return (values * weight).sum() / (weight.sum() * values.shape[-1]).clamp_min(1.0)
+    weight = weight.to(values.dtype).expand(values.shape[:-1])
+    n = weight.sum(dim=1) * values.shape[-1]
+    return ((values * weight[..., None]).sum(dim=(1, 2)) / n.clamp_min(1.0)).mean()
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, *, beta: float = 1.0, weight: Tensor | None = None) -> Tensor:
@@ -29,11 +34,11 @@ def smooth_l1(prediction: Tensor, target: Tensor, *, beta: float = 1.0, weight: 
 
     Parameters
     ----------
-    prediction, target : Tensor, (..., D)
+    prediction, target : Tensor, (R, M, D)
     beta : float
         Where the loss turns from quadratic to linear; positive.
-    weight : Tensor, (...), optional
-        Which tokens count (bool or non-negative).
+    weight : Tensor, (R, M), optional
+        Which tokens count (bool or non-negative). The mean is over each row's, then over rows; a row without any adds 0.
 
     Returns
     -------
@@ -42,7 +47,7 @@ def smooth_l1(prediction: Tensor, target: Tensor, *, beta: float = 1.0, weight: 
 
     Examples
     --------
-    >>> float(smooth_l1(torch.tensor([[2.0]]), torch.tensor([[0.0]])))
+    >>> float(smooth_l1(torch.tensor([[[2.0]]]), torch.tensor([[[0.0]]])))
     1.5
     """
     difference = (prediction.float() - target.float()).abs()
@@ -51,7 +56,7 @@ def smooth_l1(prediction: Tensor, target: Tensor, *, beta: float = 1.0, weight: 
 
 
 def l1(prediction: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference, scalar float32; ``weight`` (...) says which tokens of (..., D) count."""
+    """Mean absolute difference, scalar float32; shapes and ``weight`` as in :func:`smooth_l1`."""
     return _weighted_mean((prediction.float() - target.float()).abs(), weight)
 
 

@@ -20,10 +20,11 @@ from biossl.errors import RequestError
 from biossl.keys import Keys
 from biossl.models.decoders import Decoder, DecoderConfig
 from biossl.models.tokenizers import amplitude
-from biossl.models.transformer import TransformerEncoder, pool_tokens, shared_rows, take_tokens
+from biossl.models.transformer import TransformerEncoder, channel_rows, pool_tokens, shared_rows, take_tokens
 from biossl.objectives.base import Objective, Outcome
 from biossl.objectives.masking import DrawnMask, MaskConfig, draw_masks, mask_prior, require_mask
 from biossl.objectives.targets import TargetConfig, patch_targets, token_values
+from biossl.objectives.views import with_penalty
 
 LossKind = Literal["mse", "l1", "smooth_l1"]
 
@@ -159,7 +160,7 @@ class Reconstructor(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("floor", floor, persistent=False)
 
-    def forward(self, context: Encoded, mask: DrawnMask, *, channels: tuple[str, ...] | None = None) -> Tensor:
+    def forward(self, context: Encoded, mask: DrawnMask, *, channel: Tensor | None = None) -> Tensor:
         """Predicted values of the hidden tokens.
 
         Parameters
@@ -168,16 +169,14 @@ class Reconstructor(nn.Module):
             Of the tokens that ``mask`` leaves visible.
         mask : DrawnMask
             R = B or n_masks * B rows.
-        channels : tuple of str, optional
-            The batch's, where they are not those of the encoder.
+        channel : Tensor, optional
+            :func:`~biossl.models.transformer.channel_rows` of the tokens; None = all channels of the encoder.
 
         Returns
         -------
         Tensor, (R, M, V)
             M hidden tokens; V values of all channels of a joint token, channel by channel.
         """
-        rows = None if channels is None or self.joint else self._rows(channels)
-        channel = None if rows is None else torch.tensor(rows, device=context.x.device)
         visible, masked = mask.visible_tokens(), mask.masked_tokens()
         return self.decoder(context.x, visible, masked, observed=context.observed, channel=channel)
 
@@ -191,8 +190,8 @@ class Reconstructor(nn.Module):
             Values that may count; None = all.
         """
         x, observed, scale, floor = batch.x, batch.observed, self.scale, self.floor
-        rows = self._rows(batch.channels)
-        if rows is not None:
+        if batch.channels != self.spec.ch_names:
+            rows = [i for i, name in enumerate(self.spec.ch_names) if name in batch.channels]
             order = [batch.channels.index(self.spec.ch_names[r]) for r in rows]
             x, scale, floor = x[:, order], scale[rows], floor[rows]
             observed = None if observed is None else observed[:, order]
@@ -207,12 +206,6 @@ class Reconstructor(nn.Module):
     def loss(self, prediction: Tensor, target: Tensor, exist: Tensor | None = None) -> Tensor:
         """:func:`reconstruction_loss` with the settings of this part."""
         return reconstruction_loss(prediction, target, exist, loss=self.config.loss, beta=self.config.beta)
-
-    def _rows(self, channels: tuple[str, ...]) -> list[int] | None:
-        """Rows of the encoder's channels that are there, ascending; None when all are, in order."""
-        if channels == self.spec.ch_names:
-            return None
-        return [i for i, name in enumerate(self.spec.ch_names) if name in channels]
 
 
 class Reconstruction(Objective):
@@ -264,15 +257,12 @@ class Reconstruction(Objective):
         prior = mask_prior(self.mask, view, self.encoder)
         mask = draw_masks(self.mask, keys, tokens.grid, self.config.n_masks, prior=prior)
         context = self.encoder.encode(tokens, keep=mask.keep())
-        prediction = self.reconstructor(context, mask, channels=view.channels)
+        prediction = self.reconstructor(context, mask, channel=channel_rows(tokens, self.encoder))
         target, exist = self.reconstructor.target(view if self.config.target_of == "view" else batch, mask)
         loss = self.reconstructor.loss(prediction, target, exist)
         terms = {"reconstruction": loss.detach(), "explained": explained(prediction, target, exist)}
-        penalty = None if self.augment is None else self.augment.penalty()
-        if penalty is not None:
-            terms["penalty"] = penalty.detach()
-            loss = loss + penalty
-        return Outcome(loss, terms, {"embedding": pool_tokens(context).detach().float(), **watched(prediction, target, exist)})
+        watch = {"embedding": pool_tokens(context).detach().float(), **watched(prediction, target, exist)}
+        return with_penalty(Outcome(loss, terms, watch), self.augment)
 
 
 @torch.no_grad()

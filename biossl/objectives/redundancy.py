@@ -1,12 +1,16 @@
 """Redundancy reduction: two views agree, and no feature is constant or says what another says. No negatives.
 
-What lives here: VICReg (arXiv 2105.04906) and Barlow Twins (arXiv 2103.03230) on the encoder of the recipe. Their
-statistics are over the windows of a batch on all processes. Losses are in ``losses_contrastive.py``, views in ``views.py``.
+What lives here: VICReg (arXiv 2105.04906) and Barlow Twins (arXiv 2103.03230) on the encoder of the recipe: one objective,
+whose settings choose the loss. Its statistics are over the windows of a batch on all processes. Losses are in
+``losses_contrastive.py``, views in ``views.py``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
 
 from biossl.augment.base import Pipeline
 from biossl.batch import Batch
@@ -34,7 +38,7 @@ def _expander() -> ProjectorConfig:
 
 @dataclass
 class VICRegConfig:
-    """Settings of :class:`VICReg`; what each weight multiplies is in :func:`~biossl.objectives.losses_contrastive.vicreg`.
+    """VICReg; what each weight multiplies is in :func:`~biossl.objectives.losses_contrastive.vicreg`.
 
     Attributes
     ----------
@@ -45,6 +49,7 @@ class VICRegConfig:
     projector : ProjectorConfig
     """
 
+    name: ClassVar[str] = "vicreg"
     invariance: float = 25.0
     variance: float = 25.0
     covariance: float = 1.0
@@ -57,57 +62,16 @@ class VICRegConfig:
             raise ValueError("weights must be at least 0, and invariance or variance above it")
         check_pairing(self.pairing, self.pairing_share)
 
-
-class VICReg(Objective):
-    """Invariance, variance and covariance of two views.
-
-    Parameters
-    ----------
-    encoder : TransformerEncoder
-    config : VICRegConfig
-    augment : Pipeline or None
-        Views 0 and 1 of it.
-    mask : None
-        None is used.
-    steps : int
-        Of the run; not used.
-
-    Raises
-    ------
-    RequestError
-        A mask; neither augmentations nor pairing.
-    """
-
-    def __init__(
-        self, encoder: TransformerEncoder, config: VICRegConfig, *, augment: Pipeline | None, mask: MaskConfig | None = None,
-        steps: int = 1,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        require_no_mask(mask, objective="vicreg")
-        require_two_views(augment, config.pairing, objective="vicreg")
-        self.config, self.augment = config, augment
-        self.encoder: TransformerEncoder = encoder
-        self.projector = config.projector.build(encoder.dim)
-        self.needs = SamplePlan(pairing=config.pairing, in_batch=True)
-
-    def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
-        """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`. Terms are logged before weighting."""
-        config = self.config
-        views = two_views(batch, keys, self.augment, pairing=config.pairing, share=config.pairing_share)
-        h, z1, z2, valid = project_views(self.encoder, self.projector, views)
+    def loss(self, z1: Tensor, z2: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of projections (B, E) of two views, scalar float32, and its terms before weighting."""
         terms = vicreg(z1, z2, valid=valid)
-        loss = (
-            config.invariance * terms["invariance"]
-            + config.variance * terms["variance"]
-            + config.covariance * terms["covariance"]
-        )
-        outcome = Outcome(loss, {k: v.detach() for k, v in terms.items()}, watched(h, z1))
-        return with_penalty(outcome, self.augment)
+        loss = self.invariance * terms["invariance"] + self.variance * terms["variance"] + self.covariance * terms["covariance"]
+        return loss, terms
 
 
 @dataclass
 class BarlowTwinsConfig:
-    """Settings of :class:`BarlowTwins`.
+    """Barlow Twins: the correlation of the features of two views goes to the identity.
 
     Attributes
     ----------
@@ -118,6 +82,7 @@ class BarlowTwinsConfig:
     projector : ProjectorConfig
     """
 
+    name: ClassVar[str] = "barlow_twins"
     lam: float = 5e-3
     pairing: Pairing = "none"
     pairing_share: float = 1.0
@@ -128,14 +93,19 @@ class BarlowTwinsConfig:
             raise ValueError(f"lam must be above 0, not {self.lam:g}; without it all features may say the same")
         check_pairing(self.pairing, self.pairing_share)
 
+    def loss(self, z1: Tensor, z2: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of projections (B, E) of two views, scalar float32, and its terms."""
+        terms = barlow_twins(z1, z2, lam=self.lam, valid=valid)
+        return sum(terms.values(), z1.new_zeros(())), terms
 
-class BarlowTwins(Objective):
-    """The correlation of the features of two views goes to the identity.
+
+class RedundancyReduction(Objective):
+    """Two views of a window under the loss of the settings.
 
     Parameters
     ----------
     encoder : TransformerEncoder
-    config : BarlowTwinsConfig
+    config : VICRegConfig or BarlowTwinsConfig
     augment : Pipeline or None
         Views 0 and 1 of it.
     mask : None
@@ -150,21 +120,20 @@ class BarlowTwins(Objective):
     """
 
     def __init__(
-        self, encoder: TransformerEncoder, config: BarlowTwinsConfig, *, augment: Pipeline | None, mask: MaskConfig | None = None,
-        steps: int = 1,
+        self, encoder: TransformerEncoder, config: VICRegConfig | BarlowTwinsConfig, *, augment: Pipeline | None,
+        mask: MaskConfig | None = None, steps: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
-        require_no_mask(mask, objective="barlow_twins")
-        require_two_views(augment, config.pairing, objective="barlow_twins")
+        require_no_mask(mask, objective=config.name)
+        require_two_views(augment, config.pairing, objective=config.name)
         self.config, self.augment = config, augment
         self.encoder: TransformerEncoder = encoder
         self.projector = config.projector.build(encoder.dim)
         self.needs = SamplePlan(pairing=config.pairing, in_batch=True)
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
-        """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`."""
+        """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`. ``terms`` are those of ``config.loss``."""
         views = two_views(batch, keys, self.augment, pairing=self.config.pairing, share=self.config.pairing_share)
         h, z1, z2, valid = project_views(self.encoder, self.projector, views)
-        terms = barlow_twins(z1, z2, lam=self.config.lam, valid=valid)
-        outcome = Outcome(sum(terms.values(), z1.new_zeros(())), {k: v.detach() for k, v in terms.items()}, watched(h, z1))
-        return with_penalty(outcome, self.augment)
+        loss, terms = self.config.loss(z1, z2, valid)
+        return with_penalty(Outcome(loss, {k: v.detach() for k, v in terms.items()}, watched(h, z1)), self.augment)

@@ -94,7 +94,7 @@ class Regularizer(nn.Module):
             pooled = torch.where(there[:, None], pool_tokens(context), 0.0)
             views, use = pooled.view(-1, B, pooled.shape[-1]), there.view(-1, B)
         if self.projector is not None:
-            views = self.projector(views.flatten(0, 1)).view(*views.shape[:2], -1)
+            views = self.projector(views.flatten(0, 1), use.flatten()).view(*views.shape[:2], -1)
         terms: dict[str, list[Tensor]] = {}
         for z, seen in zip(views, use, strict=True):
             for name, value in self._terms(z, seen, keys).items():

@@ -18,12 +18,13 @@ from biossl.augment.base import Pipeline, blend
 from biossl.augment.functional import between, gain, normal
 from biossl.augment.warp import permute_segments, time_reverse, time_warp
 from biossl.batch import Batch
+from biossl.distributed import all_gather
 from biossl.errors import RequestError
 from biossl.keys import Keys
-from biossl.models.transformer import TransformerEncoder, pool_tokens
+from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.masking import MaskConfig
-from biossl.objectives.views import require_no_mask
+from biossl.objectives.views import features, require_no_mask, with_penalty
 
 Task = Literal["reverse", "permute", "time_warp", "scale", "flip"]
 TASKS: tuple[Task, ...] = ("reverse", "permute", "time_warp", "scale", "flip")
@@ -121,18 +122,23 @@ class Transformations(Objective):
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
         """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`.
 
-        ``terms``: ``accuracy_<task>``, share of windows told right. ``watch``: ``embedding`` (B, D).
+        A window of which nothing was observed counts for nothing. ``terms``: ``accuracy_<task>``, share of the others told
+        right; ``penalty`` of learned augmentations. ``watch``: ``embedding`` (B, D).
         """
         batch, truth = self.transform(batch, keys)
         if self.augment is not None:
             batch = self.augment(batch, keys)
-        z = pool_tokens(self.encoder.encode(self.encoder.tokenize(batch)))
+        z, valid = features(self.encoder, batch)
         scores = self.head(z)
         scores = scores if scores.dtype == torch.float64 else scores.float()
-        loss = F.binary_cross_entropy_with_logits(scores, truth.to(scores.dtype))
-        right = ((scores.detach() > 0) == truth).float().mean(dim=0)
-        terms = {f"accuracy_{task}": right[k] for k, task in enumerate(self.config.tasks)}
-        return Outcome(loss=loss, terms=terms, watch={"embedding": z.detach().float()})
+        use = scores.new_ones(len(scores)) if valid is None else valid.to(scores.dtype)
+        each = F.binary_cross_entropy_with_logits(scores, truth.to(scores.dtype), reduction="none").mean(dim=1)
+        total = all_gather(torch.stack([(each * use).sum(), use.sum()])[None]).sum(dim=0)  # processes may have unequal numbers
+        right = ((scores.detach() > 0) == truth).to(use) * use[:, None]
+        share = right.sum(dim=0) / use.sum().clamp_min(1.0)
+        terms = {f"accuracy_{task}": share[k] for k, task in enumerate(self.config.tasks)}
+        outcome = Outcome(total[0] / total[1].clamp_min(1.0), terms, {"embedding": z.detach().float()})
+        return with_penalty(outcome, self.augment)
 
     @torch.no_grad()
     def transform(self, batch: Batch, keys: Keys) -> tuple[Batch, Tensor]:

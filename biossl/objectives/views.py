@@ -124,7 +124,8 @@ def project_views(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Features of the first view (B, D), projections of both (B, E), and which windows count in both."""
     (h1, valid1), (h2, valid2) = (features(encoder, view) for view in views)
-    return h1, projector(h1), projector(h2), both(valid1, valid2)
+    valid = both(valid1, valid2)
+    return h1, projector(h1, valid), projector(h2, valid), valid
 
 
 def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -103,8 +103,6 @@ def _examine(recipe: Recipe, spec: InputSpec | None) -> tuple[dict[str, Any], Sa
     spec = spec or example_spec(recipe)
     data, train = recipe.data, recipe.train
     where = recipe.source or recipe.name
-    if data.batch_size < 1 or train.steps < 1 or train.accumulate < 1:
-        raise RequestError(f"{where}: data.batch_size, train.steps and train.accumulate must be at least 1")
     if data.batch_size % train.accumulate:
         raise RequestError(
             f"{where}: data.batch_size {data.batch_size} is not divisible by train.accumulate {train.accumulate}; change one"
@@ -198,8 +196,9 @@ def check_pair(
         faults += [Finding("request", f"{name} label '{judge}': {line}") for line in breaking(recipe.augment, depends)]
     rows = np.arange(0)
     try:
-        chosen, note = with_fold(corpus, split) if split is not None else default_split(corpus)
-        notes += [Finding("note", note)] if note else []
+        chosen, note = (split, "") if split is not None else default_split(corpus)
+        chosen, fold = with_fold(corpus, chosen) if chosen is not None else (None, "")
+        notes += [Finding("note", text) for text in (note, fold) if text]
         part = np.full(len(corpus), "train") if chosen is None else corpus.split(chosen).to_numpy()
         rows = np.flatnonzero(part == "train")
         if chosen is None:

@@ -81,7 +81,7 @@ CONFIGS: dict[str, dict[str, str]] = {
 # name -> class built from (spec, config)
 ENCODERS: dict[str, str] = {"transformer": "biossl.models.transformer:TransformerEncoder"}
 
-# name -> function (modality) -> list of {"name": ..., **settings}: what `augment: NAME` in a file stands for
+# dict of name -> list of {"name": ..., **settings}: what `augment: NAME` in a file stands for
 POLICIES = "biossl.augment.policies:POLICIES"
 
 # name -> class built from (encoder, config, mask=..., augment=..., steps=...)
@@ -91,8 +91,8 @@ OBJECTIVES: dict[str, str] = {
     "simclr": "biossl.objectives.contrastive:SimCLR",
     "clocs": "biossl.objectives.contrastive:CLOCS",
     "spcl": "biossl.objectives.contrastive:SPCL",
-    "vicreg": "biossl.objectives.redundancy:VICReg",
-    "barlow_twins": "biossl.objectives.redundancy:BarlowTwins",
+    "vicreg": "biossl.objectives.redundancy:RedundancyReduction",
+    "barlow_twins": "biossl.objectives.redundancy:RedundancyReduction",
     "reconstruction": "biossl.objectives.reconstruction:Reconstruction",
     "hybrid": "biossl.objectives.hybrid:Hybrid",
     "transformations": "biossl.objectives.transformations:Transformations",

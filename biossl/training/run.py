@@ -111,8 +111,7 @@ def pretrain(
     sources, notes = make_sources(corpora, channels=recipe.data.channels, split=split)
     splits = _splits(sources, split)
     _guard(sources, splits)
-    if split is not None:
-        notes += dict.fromkeys(filter(None, (with_fold(s.corpus, split)[1] for s in sources)))
+    notes += dict.fromkeys(note for _, note in _with_folds(sources, split) if note)
     notes += remarks(recipe)
     spec = sources[0].spec
     objective = _build(recipe, spec)
@@ -291,8 +290,12 @@ def _width(objective: Objective) -> int:
 
 def _splits(sources: list[Source], split: str | None) -> list[str]:
     """The split of each corpus whose part ``train`` is used, with its fold; '' = all windows."""
+    return [name for name, _ in _with_folds(sources, split)]
+
+
+def _with_folds(sources: list[Source], split: str | None) -> list[tuple[str, str]]:
     names = [split if split is not None else default_split(s.corpus)[0] for s in sources]
-    return ["" if name is None else with_fold(s.corpus, name)[0] for s, name in zip(sources, names, strict=True)]
+    return [("", "") if name is None else with_fold(s.corpus, name) for s, name in zip(sources, names, strict=True)]
 
 
 def _guard(sources: list[Source], splits: list[str]) -> None:

@@ -253,6 +253,24 @@ def test_views_of_a_pipeline_differ_and_parts_draw_apart() -> None:
     assert not torch.allclose(factor, single.square(), rtol=1e-3)  # the second is not the first again
 
 
+def test_a_pipeline_serves_the_channels_it_was_built_for_and_no_others() -> None:
+    spec = spec_of("imu")
+    pipeline = build_pipeline([Part("rotation", resolve(CONFIGS["augment"]["rotation"])())], spec)
+    batch = windows(spec)
+    pipeline(batch, keys(6))
+    turned = replace(batch, x=batch.x.flip(1), channels=spec.ch_names[::-1])
+    fewer = replace(batch, x=batch.x[:, :3], channels=spec.ch_names[:3])
+    for other in (turned, fewer):
+        with pytest.raises(ValueError, match="^augment was built for channels acc_x [^\n]*, the batch has [^\n]*$"):
+            pipeline(other, keys(6))
+
+
+def test_a_gain_of_each_channel_turns_gravity_and_the_axis_when_it_is_large() -> None:
+    gain = resolve(CONFIGS["augment"]["gain"])
+    assert gain(per_channel=True).breaks == frozenset() and gain(factor=[0.5, 2.0]).breaks == {"amplitude"}
+    assert gain(factor=[0.5, 2.0], per_channel=True).breaks == {"amplitude", "posture", "polarity"}
+
+
 def test_a_pipeline_computes_in_full_precision_under_autocast() -> None:
     spec = spec_of("imu")
     pipeline, batch = Pipeline([make("rotation", spec)]), windows(spec)

@@ -156,3 +156,14 @@ def test_a_damaged_shard_and_a_damaged_encoder_are_exit_4(capsys, tmp_path, corp
     (copy / "weights.safetensors").write_bytes(weights)
     code, _, err = run(capsys, copy)
     assert code == 4 and "weights.safetensors" in err
+
+
+def test_the_fold_whose_labels_are_counted_is_said_once(tmp_path):
+    from biossl.cli.check import _label
+
+    bare = make_corpus(tmp_path / "bare", n_subjects=6, n_channels=1, windows_per_subject=2, splits={})
+    make_split(bare, "cv", folds=3)
+    counted, notes = _label(bare, "group", None)
+    assert counted["split"] == "cv:0" and "bare: split 'cv' is used, the only one" in notes
+    assert [n for n in notes if "fold" in n] == ["split cv: fold 0 of 3; --splits cv:1 is another"]
+    assert _label(bare, "group", "cv")[1] == [n for n in notes if "the only one" not in n]

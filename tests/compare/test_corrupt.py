@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biossl.compare.corrupt import SEVERITIES, Corrupted, Corruption, corrupt, corruptions
+from biossl.compare.corrupt import SEVERITIES, Corruption, Seen, corrupt, corruptions
+from biossl.errors import RequestError
 
 KINDS = [(k, a) for k in SEVERITIES for a in SEVERITIES[k]]
 
@@ -50,8 +51,35 @@ def test_a_burst_has_its_power_in_a_quarter_of_the_window():
 
 
 def test_a_corrupted_corpus_reads_the_same_windows_corrupted(corpus):
-    how = corruptions(("gap",))[0]
-    through = Corrupted(corpus, how)
+    how = corruptions(("gap",), 6)[0]
+    through = Seen(corpus, how=how)
     rows = np.array([3, 11])
     np.testing.assert_array_equal(through.signal(rows), corrupt(corpus.signal(rows), rows, how))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(through)).signal(rows), through.signal(rows))
+
+
+def test_a_lead_that_was_off_already_is_not_among_those_that_are_lost():
+    x = windows(40, 4)
+    x[:, 0] = np.nan
+    for share, left in ((0.25, 2), (0.5, 1)):
+        off = np.isnan(corrupt(x, np.arange(40), Corruption("lead_off", share))).all(axis=2)
+        assert (off.sum(axis=1) == 4 - left).all()
+    x[:, 1:3] = np.nan  # the last one stays
+    assert not np.isnan(corrupt(x, np.arange(40), Corruption("lead_off", 0.5))[:, 3]).any()
+
+
+def test_leads_are_lost_among_the_channels_that_the_models_see(corpus):
+    names, rows = ("gyro_y", "acc_x"), np.arange(40)
+    through = Seen(corpus, names, corruptions(("lead_off",), 2)[0])
+    assert through.spec.ch_names == names and through.spec.ch_types == ("gyro", "acc")
+    x = through.signal(rows)
+    assert (np.isnan(x).all(axis=2).sum(axis=1) == 1).all()
+    whole = Seen(corpus, names).signal(rows)
+    np.testing.assert_array_equal(whole, corpus.signal(rows)[:, [4, 0]])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(through)).signal(rows), x)
+
+
+def test_a_lead_off_of_one_channel_is_refused():
+    with pytest.raises(RequestError, match="--corrupt lead_off: one channel"):
+        corruptions(("gap", "lead_off"), 1)
+    assert len(corruptions(("gap",), 1)) == 2

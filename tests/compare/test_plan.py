@@ -142,7 +142,7 @@ def test_default_settings_leave_out_more_subjects_than_there_are(corpus):
 
 def test_draws_are_rows_of_the_training_part_and_the_same_for_all(corpus):
     rows, folds, _ = make_folds(corpus, "group", split=None, folds=2, within=None)
-    for setting, n in ((ALL, 1), (Setting("windows", 0.1), 4), (Setting("subjects", 2), 4), (Setting("subjects", 4), 1)):
+    for setting, n in ((ALL, 1), (Setting("windows", 0.1), 4), (Setting("subjects", 2), 4), (Setting("subjects", 4), 4)):
         found = draw(rows, folds[0], setting, 4)
         assert len(found) == n and all(set(d) <= set(folds[0].train) for d in found)
         assert all((a == b).all() for a, b in zip(found, draw(rows, folds[0], setting, 4), strict=True))

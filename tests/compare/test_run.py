@@ -11,8 +11,12 @@ from compare_toys import SETTINGS, two_recipes
 from corpus_factory import make_corpus
 from training_toys import small_recipe
 
-from biossl.compare import compare
+from biossl.checkpoint import load_encoder
+from biossl.compare import compare, jobs
 from biossl.compare import run as module
+from biossl.compare.plan import make_folds
+from biossl.compare.table import gather
+from biossl.corpus import seen
 from biossl.errors import RequestError
 from biossl.ledger import openings
 
@@ -86,8 +90,6 @@ def test_paired_differences_equal_a_slow_bootstrap(corpus, finished):
             key = "network|windows-1" if plan["model"] == "from scratch" else "linear|windows-1"
             if plan["model"] in ("first", "from scratch"):
                 arrays[plan["model"], plan["seed"], plan["split"]] = table[key][0].astype(float)
-    from biossl.compare.plan import make_folds
-
     rows, folds, _ = make_folds(corpus, "group", split=None, folds=2, within=None)
     at = np.concatenate([f.judged for f in folds])
     y, subject = rows.target.y[at], rows.subject[at]
@@ -177,3 +179,92 @@ def test_a_request_that_cannot_be_meant_is_one_line(corpus, tmp_path, change, me
     with pytest.raises(RequestError, match=message) as caught:
         compare(two_recipes(), corpus, "group", out=tmp_path / "out", **SETTINGS | change)
     assert "\n" not in str(caught.value)
+
+
+def encoders(corpus, label, folds, out, monkeypatch):
+    """One comparison in a folder; how many judged subjects the encoder of each fold was trained on, and who is judged."""
+    used, frozen = [], jobs.load_encoder
+
+    def remembered(folder):
+        used.append(folder)
+        return frozen(folder)
+
+    monkeypatch.setattr(jobs, "load_encoder", remembered)
+    request = {"steps": 2, "fractions": [1.0], "n_subjects": [], "draws": 1, "identity": [], "pool": "mean"}
+    compare([small_recipe()], corpus, label, out=out, folds=folds, overwrite=True, **request)
+    monkeypatch.undo()
+    rows, parts, _ = make_folds(corpus, label, split=None, folds=folds, within=None)
+    assert len(used) == len(parts)
+    known = [
+        seen(corpus, rows.index[f.judged], load_encoder(u).info["seen"]["subjects"]) for f, u in zip(parts, used, strict=True)
+    ]
+    return known, [frozenset(rows.subject[f.judged]) for f in parts]
+
+
+def test_no_encoder_is_used_again_where_it_has_seen_a_judged_subject(tmp_path, monkeypatch):
+    corpus = make_corpus(tmp_path / "c", modality="imu", n_subjects=9, windows_per_subject=4, n_samples=128, splits={})
+    runs = [encoders(corpus, label, k, tmp_path / "out", monkeypatch) for label, k in (("group", 2), ("group", 3), ("age", 2))]
+    assert [known for known, _ in runs] == [[0, 0], [0, 0, 0], [0, 0]]
+    judged = [held for _, each in runs for held in each]
+    assert len(set(judged)) == 7  # the folds do differ, so nothing could be shared
+
+
+def test_the_cost_of_a_step_is_that_of_this_corpus(tmp_path, corpus):
+    other = make_corpus(tmp_path / "c", modality="imu", n_subjects=8, windows_per_subject=3, n_samples=64, splits={})
+    folds = [make_folds(c, "group", split=None, folds=2, within=None)[1][0] for c in (corpus, other)]
+    long, short = (module._cost(tmp_path / "out", small_recipe(), f, timed=False).flops for f in folds)
+    assert short < long
+
+
+def test_unequal_folds_and_all_subjects_of_the_smaller_one_are_joined(tmp_path):
+    corpus = make_corpus(tmp_path / "c", modality="imu", n_subjects=9, windows_per_subject=4, n_samples=128, splits={})
+    request = {"folds": 2, "steps": 2, "fractions": [1.0], "n_subjects": [4], "draws": 3, "identity": [], "pool": "mean"}
+    result = compare([small_recipe()], corpus, "group", out=tmp_path / "out", **request)
+    assert {s["n"] for s in result["scores"] if s["key"] == "subjects-4"} == {3}
+
+
+def test_hand_features_are_paired_draw_by_draw_with_more_seeds_than_draws(tmp_path, monkeypatch):
+    """Every model predicts the number of its draw; a pair is two predictions of one draw."""
+    corpus = make_corpus(tmp_path / "c", modality="imu", n_subjects=6, windows_per_subject=2, n_samples=128, splits={})
+    rows, parts, _ = make_folds(corpus, "group", split=None, folds=2, within=None)
+    settings = [jobs.ALL, jobs.Setting("subjects", 1.0)]
+    common = jobs.Common(rows, parts, settings, [], [5, 6, 7], 2, "mean", (), tmp_path, small_recipe())
+
+    def drawn(job, common):
+        mine = list(range(2)) if job.model == jobs.HAND else [d for p, d in jobs.pairs(2, common.seeds) if p == job.place]
+        return {"linear|windows-1": np.zeros((1, 1)), "linear|subjects-1": np.array(mine)[:, None]}
+
+    monkeypatch.setattr("biossl.compare.table.predictions", drawn)
+    table, _ = gather(common, jobs.make_jobs(common, [[], [], []], corpus, "group"))
+    each = {m: [int(p[0]) for p in several] for (m, _, key), several in table.items() if key == "subjects-1"}
+    assert set(map(tuple, each.values())) == {(0, 1, 0)}
+    assert len(table[jobs.HAND, "linear", "windows-1"]) == 1
+
+
+def test_fewer_channels_are_what_every_model_meets(tmp_path, corpus):
+    few = small_recipe(data__channels="[gyro_y, acc_x]")
+    request = {"folds": 2, "steps": 2, "fractions": [1.0], "n_subjects": [], "draws": 1, "identity": [], "pool": "mean"}
+    result = compare([few], corpus, "group", out=tmp_path / "out", corrupt=["lead_off"], **request)
+    whole = compare([small_recipe()], corpus, "group", out=tmp_path / "whole", **request)
+    width = [next(m["features"] for m in r["models"] if m["model"] == "hand features") for r in (result, whole)]
+    assert width[0] < width[1]
+    with pytest.raises(RequestError, match="lead_off: one channel"):
+        one = small_recipe(data__channels="[acc_x]")
+        compare([one], corpus, "group", out=tmp_path / "one", corrupt=["lead_off"], **request)
+
+
+def test_an_opening_is_counted_once_when_the_table_was_not_written(tmp_path, monkeypatch):
+    corpus = make_corpus(tmp_path / "corpus", modality="imu", n_subjects=12, windows_per_subject=4, n_samples=128)
+    request = {"steps": 2, "fractions": [1.0], "n_subjects": [], "draws": 1, "identity": [], "pool": "mean"}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_write", killed)
+        compare([small_recipe()], corpus, "group", out=tmp_path / "a", **request)
+    assert len(openings(corpus.path)) == 1
+    result = compare([small_recipe()], corpus, "group", out=tmp_path / "a", **request)
+    assert result["ledger"]["openings"] == len(openings(corpus.path)) == 1
+    compare([small_recipe()], corpus, "group", out=tmp_path / "b", **request)
+    assert len(openings(corpus.path)) == 2  # computed anew: another look

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from biossl.config import build
 from biossl.corpus import Corpus, convert
 from biossl.corpus.card import Card
 from biossl.corpus.convert import convert_tasks
-from biossl.errors import DataError
+from biossl.corpus.discover import discover, find_file
+from biossl.errors import DataError, RequestError
 
 CANARIES = ("Zebrowski", "zebrowski", "19370412", "12-04-1937", "12/04/1937", "1937-04-12", "MRN778812", "Ward Q7")
 
@@ -131,3 +133,49 @@ def test_ages_above_89_of_a_private_set_are_one_group_and_a_note_says_so(tmp_pat
         assert index["age"][::2].tolist() == expected
         said = [f for f in result["findings"] if f.startswith("age: 4 windows hold 90, which stands for ages above 89")]
         assert len(said) == (not public)
+
+
+def test_a_column_emptied_as_a_date_of_birth_is_a_finding(tmp_path: Path) -> None:
+    for public in (False, True):
+        tasks = synthetic_tasks(2)
+        for task in tasks:
+            task.covariates.update({"born_on": "1950-04-03", "birth_weight": "3400"})
+        result = convert_tasks(
+            synthetic_card(public=public), tasks, tmp_path / str(public), view="main", load=SyntheticLoader(2), n_jobs=1
+        )
+        index = Corpus.open(tmp_path / str(public)).index
+        assert set(index["birth_weight"]) == {"3400"} and set(index["born_on"]) == ({"1950-04-03"} if public else {""})
+        said = [f for f in result["findings"] if "date of birth" in f]
+        assert said == ([] if public else ["born_on: left out as a date of birth, by its name (the set is not public)"])
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_folder_that_cannot_be_opened_is_a_finding_not_the_end(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, public: bool
+) -> None:
+    (source / "Zebrowski").mkdir()
+    scan = os.scandir
+
+    def closed(folder: Any) -> Any:  # the rights of root's own folders stop nobody who runs this as root
+        if str(folder).endswith("Zebrowski"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    card = build(Card, card_facts(public=public), where="card")
+    result = convert(card, source, tmp_path / "c", view="main", n_jobs=1)
+    (said,) = [f for f in result["findings"] if "could not be opened" in f]
+    assert said.startswith("1 folder could not be opened") and ("Zebrowski" in said) == public
+    assert result["funnel"]["windows"] > 0
+    with pytest.raises(RequestError, match="could not be opened") as e:
+        discover(card, source, "main")
+    assert ("Zebrowski" in str(e.value)) == public
+
+
+def test_two_tables_equally_near_name_no_folder_of_a_private_set(tmp_path: Path) -> None:
+    paths = ["Zebrowski/t.csv", "Mueller/t.csv"]
+    with pytest.raises(RequestError, match="Zebrowski"):
+        find_file("t.csv", tmp_path, paths, True)
+    with pytest.raises(RequestError, match="2 files could be the card's t.csv") as e:
+        find_file("t.csv", tmp_path, paths, False)
+    assert "Zebrowski" not in str(e.value)

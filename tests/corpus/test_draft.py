@@ -66,7 +66,7 @@ def test_a_mixed_folder_gets_an_entry_a_format_and_loses_no_file(
     assert "Émile" not in text and "Lef" not in text and "0.5 minutes each" in text
     out.write_text(text.replace("UNKNOWN", "mV"), encoding="utf-8")
     card = load_card(out)
-    tasks, stray = survey(card, mixed, "windows")
+    tasks, stray, _ = survey(card, mixed, "windows")
     assert len(tasks) == 11 and stray == []
     assert {t.subject for t in tasks} == {f"P00{k}" for k in range(1, 10)}
     assert main(["convert", str(out), str(mixed), str(tmp_path / "c"), "--view", "windows", "--jobs", "1", "--json"]) == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from biossl.corpus import Corpus, add_split, make_split
 from biossl.corpus.card import Split
 from biossl.corpus.convert import convert_tasks
-from biossl.corpus.splits import _dealt, _sizes, default_split, load_split, n_folds
+from biossl.corpus.splits import _dealt, _sizes, default_split, load_split, n_folds, with_fold
 from biossl.errors import DataError, RequestError
 
 
@@ -186,7 +186,8 @@ def test_the_default_is_official_else_the_only_one_else_refused(tmp_path: Path, 
     with pytest.raises(RequestError, match=r"several splits \(cv, mine\) and none is official; choose one with --splits NAME"):
         default_split(bare)
     (bare.path / "splits" / "mine.parquet").unlink()
-    assert default_split(bare) == ("cv", "c: split 'cv' is used, the only one, fold 0 of 3 (--splits cv:1 is another)")
+    assert default_split(bare) == ("cv", "c: split 'cv' is used, the only one")
+    assert with_fold(bare, "cv") == ("cv:0", "split cv: fold 0 of 3; --splits cv:1 is another")
 
 
 def test_official_parts_by_subject_know_aliases(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_the_remedy_for_a_part_of_one_subject_works(tmp_path: Path, n: int, how:
     remedies = [note for note in report["notes"] if "1 subject, which no --seed changes" in note]
     assert bool(remedies) == (1 in [c["subjects"] for c in report["counts"].values()])
     for remedy in remedies:
+        assert ("(two folds: train and test, no val)" in remedy) == ("--folds 2`" in remedy)
         mended = make_split(made, "b", by=how.get("by", "subject"), **options(made, remedy))
         assert min(c["subjects"] for c in mended["counts"].values()) >= 2
         for text in re.findall(r"or `--fractions ([^`]*)`", remedy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from biossl.config import build
 from biossl.corpus.card import Card
 from biossl.corpus.card_check import check_card
 from biossl.corpus.discover import natural
-from biossl.corpus.views import EVENT_COLUMNS, cut, discover, load_record, view_spec
+from biossl.corpus.privacy import private_fault
+from biossl.corpus.views import EVENT_COLUMNS, _record_digest, cut, discover, load_record, view_spec
 from biossl.errors import RecordError, RequestError
 from biossl.signal import Annotation, Recording
 
@@ -443,6 +445,30 @@ def test_a_zip_that_cannot_be_opened_costs_a_line(tmp_path: Path) -> None:
         (tmp_path / "t").mkdir()
         (folder / "more.zip").rename(tmp_path / "t" / "more.zip")
         discover(card(), tmp_path / "t", "v")
+
+
+def test_a_zip_inside_a_zip_is_called_that(tmp_path: Path) -> None:
+    folder = table_set(tmp_path / "s")
+    with zipfile.ZipFile(folder / "outer.zip", "w") as z:
+        z.writestr("inner.zip", b"PK")
+    task = discover(card(), folder, "v")[-1]
+    with pytest.raises(RecordError, match=r"outer.zip!inner.zip: a zip inside a zip; unpack the outer one") as caught:
+        load_record(card(), task)
+    assert "a zip inside a zip; unpack the outer one" in private_fault(caught.value.code, "imu")
+
+
+def test_the_hash_of_a_long_recording_needs_one_channel_of_memory() -> None:
+    r = recording(100_000, names=("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"))
+    r.data[2] = 0.0  # flat: not part of it
+    each = sorted(hashlib.sha256(row.astype("<f4").tobytes()).hexdigest() for k, row in enumerate(r.data) if k != 2)
+    tracemalloc.start()
+    try:
+        got = _record_digest([r])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert got == hashlib.sha256("".join(each).encode()).hexdigest()
+    assert peak < 4 * r.data[0].nbytes < r.data.nbytes
 
 
 def test_the_hash_of_a_recording_is_the_same_in_every_view() -> None:

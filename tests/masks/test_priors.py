@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,6 +103,14 @@ def test_attention_received_equals_a_slow_loop(attention: str, registers: int) -
         for c in range(2):
             row = received[c * 4 : c * 4 + 4]
             assert got[b, c].tolist() == pytest.approx([r / max(row) for r in row], rel=1e-4)
+
+
+def test_attention_is_read_in_evaluation_mode_and_draws_nothing() -> None:
+    encoder = TransformerEncoder(ECG, replace(SMALL, drop_path=0.5)).train()
+    batch = Batch(torch.randn(4, 2, 400), ECG.ch_names, ECG.sfreq)
+    state = torch.random.get_rng_state()
+    one, two = attention_received(batch, encoder), attention_received(batch, encoder)
+    assert torch.equal(one, two) and torch.equal(torch.random.get_rng_state(), state) and encoder.training
 
 
 def test_attention_does_not_fall_on_what_was_not_observed() -> None:

@@ -19,11 +19,14 @@ from biossl.corpus import Corpus
 from biossl.distributed import rank, world_size
 from biossl.errors import DataError, RequestError
 from biossl.keys import Keys
+from biossl.models.decoders import DecoderConfig
 from biossl.models.transformer import EncoderConfig, TransformerEncoder, pool_tokens
 from biossl.objectives.contrastive import CLOCS, SPCL, CLOCSConfig, SimCLR, SimCLRConfig, SPCLConfig
+from biossl.objectives.hybrid import Hybrid, HybridConfig
+from biossl.objectives.lejepa import LeJEPA, LeJEPAConfig
 from biossl.objectives.losses_contrastive import barlow_twins, clocs_nce, nt_xent, vicreg
 from biossl.objectives.masking import PartitionMask, RandomMask, draw_masks
-from biossl.objectives.redundancy import BarlowTwins, BarlowTwinsConfig, VICReg, VICRegConfig
+from biossl.objectives.redundancy import BarlowTwinsConfig, RedundancyReduction, VICRegConfig
 from biossl.objectives.views import two_views
 from biossl.recipe import Recipe
 from biossl.recipe.load import recipe_from_dict
@@ -130,8 +133,8 @@ def test_spcl_contrasts_disjoint_halves_encoded_apart() -> None:
 def test_redundancy_objectives_weigh_their_terms() -> None:
     net, augment, batch = encoder(), gain(), windows(pair=False)
     for model, terms, weights in (
-        (VICReg(net, VICRegConfig(), augment=augment), vicreg, (25.0, 25.0, 1.0)),
-        (BarlowTwins(net, BarlowTwinsConfig(), augment=augment), barlow_twins, (1.0, 1.0)),
+        (RedundancyReduction(net, VICRegConfig(), augment=augment), vicreg, (25.0, 25.0, 1.0)),
+        (RedundancyReduction(net, BarlowTwinsConfig(), augment=augment), barlow_twins, (1.0, 1.0)),
     ):
         z1, z2 = (model.projector(embed(net, augment(batch, KEYS, view=v))) for v in (0, 1))
         outcome = model.step(batch, step=0, keys=KEYS)
@@ -146,7 +149,7 @@ def test_a_window_or_lead_of_which_nothing_was_observed_is_left_out() -> None:
         lambda: SimCLR(encoder(), config(SimCLRConfig(pairing="adjacent")), augment=None),
         lambda: CLOCS(encoder(), config(CLOCSConfig(variant="cmsmlc"))),
         lambda: SPCL(encoder(), config(SPCLConfig()), mask=PartitionMask(patches=2)),
-        lambda: VICReg(encoder(), config(VICRegConfig(pairing="adjacent")), augment=None),
+        lambda: RedundancyReduction(encoder(), config(VICRegConfig(pairing="adjacent")), augment=None),
     ):
         model, batch = make(), windows()
         seen = torch.ones(4, 3, 100, dtype=torch.bool)
@@ -160,6 +163,37 @@ def test_a_window_or_lead_of_which_nothing_was_observed_is_left_out() -> None:
         small.paired["window"] = Batch(batch.paired["window"].x[keep], SPEC.ch_names, SPEC.sfreq)
         without = model.step(small, step=0, keys=Keys(3, 5, torch.tensor(keep))).loss
         torch.testing.assert_close(loss, without, rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_that_counts_for_nothing_leaves_the_projectors_batch_statistics_alone() -> None:
+    """With batch norm, and whatever the window's samples hold; in every objective that projects pooled features."""
+    x = torch.randn(8, 3, 100, generator=torch.Generator().manual_seed(4))
+    seen = torch.ones(8, 3, 100, dtype=torch.bool)
+    seen[5] = False
+    subject, keep = torch.tensor([0, 0, 1, 1, 2, 3, 3, 4]), [0, 1, 2, 3, 4, 6, 7]
+    for model in (
+        SimCLR(encoder(), SimCLRConfig(), augment=gain()),
+        RedundancyReduction(encoder(), VICRegConfig(), augment=gain()),
+        RedundancyReduction(encoder(), BarlowTwinsConfig(), augment=gain()),
+        CLOCS(encoder(), CLOCSConfig(variant="cmlc")),
+        SPCL(encoder(), SPCLConfig(), mask=PartitionMask(patches=2)),
+        LeJEPA(encoder(), LeJEPAConfig(directions=8), mask=None, steps=1, augment=gain()),
+        Hybrid(encoder(), HybridConfig(decoder=DecoderConfig(dim=8, depth=1, heads=2), reconstruction=1e-6), mask=RandomMask(0.5),
+               steps=1),
+    ):  # fmt: skip
+        holed = Batch(x * seen, SPEC.ch_names, SPEC.sfreq, observed=seen, subject=subject)
+        fewer = Batch(x[keep], SPEC.ch_names, SPEC.sfreq, subject=subject[keep])
+        loss = model.step(holed, step=0, keys=Keys(3, 5, torch.arange(8))).loss
+        without = model.step(fewer, step=0, keys=Keys(3, 5, torch.tensor(keep))).loss
+        torch.testing.assert_close(loss, without, rtol=1e-4, atol=1e-5, msg=lambda m, of=model: f"{type(of).__name__}: {m}")
+
+
+def test_clocs_pairs_the_leads_that_the_batch_has() -> None:
+    net, batch = encoder(), windows(pair=False)
+    settings = config(CLOCSConfig(variant="cmlc"))
+    model, some = CLOCS(net, settings), Batch(batch.x[:, [0, 2]], ("I", "V1"), SPEC.sfreq, subject=SUBJECT)
+    z1, z2 = (model.projector(embed(net, Batch(some.x[:, [c]], (some.channels[c],), SPEC.sfreq)))[None] for c in (0, 1))
+    torch.testing.assert_close(model.step(some, step=0, keys=KEYS).loss, clocs_nce(z1, z2, temperature=0.1, subject=SUBJECT))
 
 
 def config(settings: Any) -> Any:
@@ -258,8 +292,8 @@ def test_vicreg_without_its_variance_term_collapses_and_is_stopped(corpus: Corpu
 @pytest.mark.parametrize(("make", "match"), [
     (lambda: SimCLR(encoder(), SimCLRConfig(), augment=None), "both views are the same window; give augment"),
     (lambda: SimCLR(encoder(), SimCLRConfig(), augment=gain(), mask=RandomMask(0.5)), "simclr hides nothing"),
-    (lambda: VICReg(encoder(), VICRegConfig(), augment=None), "objective vicreg: without augmentations"),
-    (lambda: BarlowTwins(encoder(), BarlowTwinsConfig(), augment=None), "objective barlow_twins: without augmentations"),
+    (lambda: RedundancyReduction(encoder(), VICRegConfig(), augment=None), "objective vicreg: without augmentations"),
+    (lambda: RedundancyReduction(encoder(), BarlowTwinsConfig(), augment=None), "objective barlow_twins: without augmentations"),
     (lambda: CLOCS(encoder("joint"), CLOCSConfig()), "each needs an encoder that serves single leads"),
     (lambda: SPCL(encoder(), SPCLConfig(), mask=None), "two disjoint halves"),
     (lambda: SPCL(encoder(), SPCLConfig(), mask=RandomMask(0.5)), "two disjoint halves"),
@@ -277,6 +311,7 @@ def test_what_does_not_fit_is_one_line(make: Any, match: str) -> None:
     ("clocs", {"variant": "cmlc"}, "variant cmlc compares leads, so they must be embedded one by one"),
     ("simclr", {"pairing": "none"}, "pairing_share has a meaning with pairing"),
     ("simclr", {"pairing_share": 0.0}, "pairing_share must be above 0"),
+    ("simclr", {"windows_per_subject": 4}, "windows_per_subject 4 has a meaning with sampler subjects only"),
     ("barlow_twins", {"lam": 0.0}, "lam must be above 0"),
     ("vicreg", {"covariance": -1.0}, "weights must be at least 0"),
     ("simclr", {"projector": {"out": 1}}, "'objective.projector': hidden and layers"),

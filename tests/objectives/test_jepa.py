@@ -185,14 +185,20 @@ def test_unobserved_samples_change_nothing_and_unobserved_tokens_are_no_targets(
     assert not torch.equal(complete.loss, out.loss)
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch():
+@pytest.mark.parametrize("gaps", [False, True])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(gaps):
     spec = SPECS["ecg"]
-    whole = make(spec, n_masks=2)
+    whole = make(spec, n_masks=2, visible_weight=0.5)
     halves = copy.deepcopy(whole)
     batch = windows(spec)
+    if gaps:  # the second half has far fewer tokens to predict
+        observed = torch.ones(4, 3, 100, dtype=torch.bool)
+        observed[0, 1, :20] = observed[2, :, 30:] = observed[3, 1:] = False
+        batch = dataclasses.replace(batch, x=torch.where(observed, batch.x, 0.0), observed=observed)
     whole.step(batch, step=5, keys=KEYS).loss.backward()
     for lo in (0, 2):
-        piece = Batch(batch.x[lo : lo + 2], batch.channels, batch.sfreq)
+        seen = None if batch.observed is None else batch.observed[lo : lo + 2]
+        piece = Batch(batch.x[lo : lo + 2], batch.channels, batch.sfreq, observed=seen)
         (halves.step(piece, step=5, keys=Keys(3, 5, KEYS.position[lo : lo + 2], micro=lo // 2)).loss / 2).backward()
     for (name, a), b in zip(whole.named_parameters(), halves.parameters(), strict=True):
         if a.requires_grad:

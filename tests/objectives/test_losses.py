@@ -12,15 +12,18 @@ from biossl.objectives.losses import decorrelation, l1, normalise_target, sigreg
 
 
 def slow_smooth_l1(prediction, target, beta, weight):
-    total, n = 0.0, 0
-    for i in range(prediction.shape[0]):
-        if not weight[i]:
-            continue
-        for j in range(prediction.shape[1]):
-            d = abs(float(prediction[i, j]) - float(target[i, j]))
-            total += 0.5 * d * d / beta if d < beta else d - 0.5 * beta
-            n += 1
-    return total / max(n, 1)
+    rows = []
+    for r in range(prediction.shape[0]):
+        total, n = 0.0, 0
+        for i in range(prediction.shape[1]):
+            if not weight[r, i]:
+                continue
+            for j in range(prediction.shape[2]):
+                d = abs(float(prediction[r, i, j]) - float(target[r, i, j]))
+                total += 0.5 * d * d / beta if d < beta else d - 0.5 * beta
+                n += 1
+        rows.append(total / max(n, 1))
+    return sum(rows) / len(rows)
 
 
 def slow_hinge(x, goal, eps, ddof=1):
@@ -35,30 +38,42 @@ def draw(seed, n=7, d=5):
     return g.normal(size=(n, d)) * 2, g.normal(size=(n, d)), g.random(n) < 0.6
 
 
+def draw_rows(seed, rows=3, n=7):
+    """Predictions, targets (R, M, D) and weights (R, M); in half of the cases nothing of one row counts."""
+    p, t, w = (a.reshape(rows, n, *a.shape[1:]) for a in draw(seed, rows * n))
+    w[seed % rows] &= seed % 2 == 0
+    return p, t, w
+
+
 @given(st.integers(0, 10_000), st.sampled_from([0.3, 1.0, 2.0]))
 @settings(max_examples=30, deadline=None)
 def test_smooth_l1_equals_the_slow_version(seed, beta):
-    p, t, w = draw(seed)
+    p, t, w = draw_rows(seed)
     got = smooth_l1(torch.tensor(p), torch.tensor(t), beta=beta, weight=torch.tensor(w))
     assert float(got) == pytest.approx(slow_smooth_l1(p, t, beta, w), abs=1e-5)
 
 
 def test_smooth_l1_without_weight_counts_every_token_and_a_wrong_beta_is_seen():
-    p, t, _ = draw(1)
-    whole = slow_smooth_l1(p, t, 1.0, np.ones(len(p), bool))
+    p, t, _ = draw_rows(1)
+    whole = slow_smooth_l1(p, t, 1.0, np.ones(p.shape[:2], bool))
     assert float(smooth_l1(torch.tensor(p), torch.tensor(t))) == pytest.approx(whole, abs=1e-5)
-    assert abs(whole - slow_smooth_l1(p, t, 0.5, np.ones(len(p), bool))) > 1e-2  # the reference tells betas apart
+    assert abs(whole - slow_smooth_l1(p, t, 0.5, np.ones(p.shape[:2], bool))) > 1e-2  # the reference tells betas apart
 
 
-def test_l1_is_the_mean_absolute_difference_over_weighted_tokens():
-    p, t, w = draw(2)
-    assert float(l1(torch.tensor(p), torch.tensor(t), weight=torch.tensor(w))) == pytest.approx(np.abs(p - t)[w].mean(), abs=1e-6)
+def test_l1_is_the_mean_over_rows_of_the_mean_absolute_difference_of_their_weighted_tokens():
+    p, t, w = draw_rows(2)
+    want = np.mean([np.abs(p - t)[r][w[r]].mean() for r in range(len(p))])
+    assert float(l1(torch.tensor(p), torch.tensor(t), weight=torch.tensor(w))) == pytest.approx(want, abs=1e-6)
+    assert abs(want - np.abs(p - t)[w].mean()) > 1e-4  # the mean over all tokens would be seen
+    one = l1(torch.tensor(p), torch.tensor(t), weight=torch.tensor(w[:1]))  # one row of weights for all
+    want = np.mean([np.abs(p - t)[r][w[0]].mean() for r in range(len(p))])
+    assert float(one) == pytest.approx(want, abs=1e-6)
     assert float(l1(torch.tensor(p), torch.tensor(t))) == pytest.approx(np.abs(p - t).mean(), abs=1e-6)
 
 
 def test_no_weighted_token_gives_zero_and_a_finite_gradient():
-    p = torch.randn(3, 4, requires_grad=True)
-    loss = smooth_l1(p, torch.zeros(3, 4), weight=torch.zeros(3, dtype=torch.bool))
+    p = torch.randn(2, 3, 4, requires_grad=True)
+    loss = smooth_l1(p, torch.zeros(2, 3, 4), weight=torch.zeros(2, 3, dtype=torch.bool))
     loss.backward()
     assert float(loss.detach()) == 0.0 and torch.isfinite(p.grad).all()
 

@@ -42,9 +42,10 @@ def test_windows_are_means_of_their_tokens_and_each_mask_is_a_view() -> None:
     torch.testing.assert_close(gauss, (sigreg(z[:5], a) + sigreg(z[5:], a)) / 2)
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
 @pytest.mark.parametrize("name", ["vicreg", "sigreg"])
-def test_a_window_in_which_nothing_was_observed_does_not_count(name: Any) -> None:
-    part = Regularizer(6, RegularizerConfig(name, of="pooled", projector=ProjectorConfig(hidden=4, out=4, norm="layer")))
+def test_a_window_in_which_nothing_was_observed_does_not_count(name: Any, norm: Any) -> None:
+    part = Regularizer(6, RegularizerConfig(name, of="pooled", projector=ProjectorConfig(hidden=4, out=4, norm=norm)))
     e = encoded(5)
     e.observed[2] = False
     e.x.requires_grad_()

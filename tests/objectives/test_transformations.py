@@ -134,6 +134,39 @@ def test_loss_and_gradients_equal_a_slow_loop_over_windows_and_tasks(modality, c
         assert abs(float(other.detach()) - float(loss.detach())) > 1e-3
 
 
+class Taught(Augmentation):
+    def forward(self, batch: Batch, keys: Keys, draw: int) -> Batch:
+        return batch
+
+    def penalty(self) -> Tensor:
+        return torch.tensor(0.25)
+
+
+def test_a_window_of_which_nothing_was_observed_counts_for_nothing():
+    observed = torch.ones(6, 2, 100, dtype=torch.bool)
+    observed[4] = False
+    keep = torch.tensor([0, 1, 2, 3, 5])
+    holed, without = make(), make()
+    out = holed.step(windows(observed=observed), step=5, keys=KEYS)
+    fewer = without.step(dataclasses.replace(windows(), x=windows().x[keep]), step=5, keys=Keys(3, 5, keep))
+    out.loss.backward()
+    fewer.loss.backward()
+    assert bool(out.loss.isfinite())
+    torch.testing.assert_close(out.loss, fewer.loss)
+    torch.testing.assert_close(out.terms, fewer.terms)
+    for (name, a), b in zip(holed.named_parameters(), without.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=name)
+    nothing = windows(observed=torch.zeros(6, 2, 100, dtype=torch.bool))
+    assert float(make().step(nothing, step=5, keys=KEYS).loss.detach()) == 0.0
+
+
+def test_the_penalty_of_learned_augmentations_is_added():
+    plain = make().step(windows(), step=5, keys=KEYS)
+    out = make(augment=Pipeline([Taught()])).step(windows(), step=5, keys=KEYS)
+    torch.testing.assert_close(out.loss, plain.loss + 0.25)
+    assert float(out.terms["penalty"]) == 0.25
+
+
 def test_labels_are_fair_coins_that_depend_on_seed_step_and_position_alone():
     model = make()
     many = Keys(3, 5, torch.arange(4000))
