@@ -33,6 +33,11 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--identity", nargs="+", default=["subject"], help="subject, and covariates such as site or device")
     parser.add_argument("--corrupt", nargs="+", default=[], help="also judge under lead_off, burst or gap")
     parser.add_argument("--model-from", default=None, help="take the backbone of this recipe for all")
+    parser.add_argument(
+        "--pretrain-on", nargs="+", action="append", default=[], metavar="CORPUS[=WEIGHT]",
+        help="pretrain on these corpora (training subjects only) instead of the judged one; given several times, each is compared",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="jobs side by side; each gets its share of the cores")
     parser.add_argument("--out", default=None, help="folder (default: compared/CORPUS-LABEL)")
     parser.add_argument("--overwrite", action="store_true", help="replace the table of another comparison in the folder")
 
@@ -46,7 +51,9 @@ def run(args: Any) -> dict[str, Any]:
     *names, corpus = args.recipes
     out = Path(args.out) if args.out else Path("compared") / f"{Path(corpus).resolve().name}-{args.label}"
 
+    from biossl.cli.pretrain import parse_corpus
     from biossl.compare import compare
+    from biossl.corpus import Corpus
     from biossl.recipe import load_recipe
     from biossl.report import comparison
 
@@ -54,7 +61,9 @@ def run(args: Any) -> dict[str, Any]:
         [load_recipe(name, args.overrides) for name in names], corpus, args.label, out=out, split=args.splits, folds=args.folds,
         within=args.within, seeds=args.seeds, steps=args.steps, flops=args.flops, seconds=args.seconds, fractions=args.fractions,
         n_subjects=args.n_subjects, draws=args.draws, pool=args.pool, identity=args.identity, corrupt=args.corrupt,
-        model_from=load_recipe(args.model_from, args.overrides) if args.model_from else None, overwrite=args.overwrite,
+        model_from=load_recipe(args.model_from, args.overrides) if args.model_from else None,
+        pretrain_on=[[(Corpus.open(path), weight) for path, weight in map(parse_corpus, some)] for some in args.pretrain_on],
+        n_jobs=args.jobs, overwrite=args.overwrite,
     )  # fmt: skip
     comparison.write(result, out)
     say(comparison.as_text(result))

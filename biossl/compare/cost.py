@@ -18,7 +18,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from biossl.compare.plan import Fold, for_budget
+from biossl.compare.mixtures import Sources
+from biossl.compare.plan import for_budget
 from biossl.errors import RequestError
 from biossl.recipe.schema import Recipe
 from biossl.training import pretrain
@@ -35,21 +36,22 @@ class Cost:
     seconds: float
 
 
-def measure(recipe: Recipe, fold: Fold, *, timed: bool) -> Cost:
+def measure(recipe: Recipe, sources: Sources, split: str, *, timed: bool) -> Cost:
     """Cost of one optimiser step: differences of runs that differ in their number of steps only.
 
     Parameters
     ----------
     recipe : Recipe
-    fold : Fold
-        Its training part is used.
+    sources : list of (Corpus, weight)
+    split : str
+        Its part ``train`` is used.
     timed : bool
         Also take the time; it belongs to this machine at this hour.
     """
-    flops = _counted(recipe, fold, 2) - _counted(recipe, fold, 1)
+    flops = _counted(recipe, sources, split, 2) - _counted(recipe, sources, split, 1)
     seconds = float("nan")
     if timed:
-        seconds = (_timed(recipe, fold, _WARM + TIMED_STEPS) - _timed(recipe, fold, _WARM)) / TIMED_STEPS
+        seconds = (_timed(recipe, sources, split, _WARM + TIMED_STEPS) - _timed(recipe, sources, split, _WARM)) / TIMED_STEPS
         seconds = max(seconds, 1e-6)
     return Cost(int(flops), seconds)
 
@@ -74,25 +76,25 @@ def steps_for(recipe: Recipe, cost: Cost, kind: str, amount: float) -> int:
     return steps
 
 
-def _counted(recipe: Recipe, fold: Fold, steps: int) -> int:
+def _counted(recipe: Recipe, sources: Sources, split: str, steps: int) -> int:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        _run(recipe, fold, steps)
+        _run(recipe, sources, split, steps)
     return int(counter.get_total_flops())
 
 
-def _timed(recipe: Recipe, fold: Fold, steps: int) -> float:
+def _timed(recipe: Recipe, sources: Sources, split: str, steps: int) -> float:
     begun = time.monotonic()
-    _run(recipe, fold, steps)
+    _run(recipe, sources, split, steps)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.monotonic() - begun
 
 
-def _run(recipe: Recipe, fold: Fold, steps: int) -> None:
+def _run(recipe: Recipe, sources: Sources, split: str, steps: int) -> None:
     small = for_budget(recipe, steps, recipe.seed)
     monitor = dataclasses.replace(
         small.monitor, every=0, log_every=10**9, probe=dataclasses.replace(small.monitor.probe, label="")
     )
     small = dataclasses.replace(small, monitor=monitor, checkpoint=dataclasses.replace(small.checkpoint, every=10**9))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        pretrain(small, [(fold.corpus, 1.0)], Path(folder) / "run", split=fold.split)
+        pretrain(small, sources, Path(folder) / "run", split=split)

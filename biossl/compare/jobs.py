@@ -29,6 +29,7 @@ from biossl.checkpoint import load_encoder
 from biossl.compare import scratch
 from biossl.compare.corrupt import Corruption, Seen
 from biossl.compare.identity import effective_rank, identity
+from biossl.compare.mixtures import Sources
 from biossl.compare.plan import ALL, Fold, Setting, draw, pairs
 from biossl.corpus import Corpus
 from biossl.inference import embed_corpus
@@ -68,68 +69,74 @@ class Common:
 
 @dataclass(frozen=True)
 class Job:
-    """``model`` as in the table; ``recipe`` with its budget and seed, None for the others; ``plan`` what decides the result."""
+    """``model`` as in the table; ``plan`` what decides the result.
+
+    ``recipe`` with its budget and seed and the ``sources`` it is trained on; None and nothing for the others.
+    """
 
     model: str
     place: int  # of the seed in the list
     seed: int
     fold: Fold
-    recipe: Recipe | None
+    recipe: Recipe | None = None
+    sources: Sources = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """File name without suffix."""
-        slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.model)
         digest = hashlib.sha256(json.dumps(self.plan, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{slug}-seed{self.seed}-fold{self.fold.number}-{digest}"
+        return f"{slug(self.model)}-seed{self.seed}-fold{self.fold.number}-{digest}"
 
 
-def make_jobs(common: Common, recipes: list[list[Recipe]], corpus: Corpus, label: str) -> list[Job]:
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+
+
+def make_jobs(common: Common, recipes: list[list[Recipe]], sources: list[list[Sources]], corpus: Corpus, label: str) -> list[Job]:
     """All jobs, seed by seed, so that one seed's table is whole first.
 
     Parameters
     ----------
     recipes : list of list
         For each seed, the recipes with seed and budget.
+    sources : list of list
+        For each fold, what each of the recipes is trained on.
     """
     out = []
     for place, seed in enumerate(common.seeds):
-        for fold in common.folds:
-            models: list[tuple[str, Recipe | None]] = [(r.name, r) for r in recipes[place]]
-            models += [(RANDOM, None), (ROCKET, None), (SCRATCH, None)] + ([(HAND, None)] if place == 0 else [])
-            for model, recipe in models:
-                out.append(Job(model, place, seed, fold, recipe, _plan(common, model, recipe, place, seed, fold, corpus, label)))
+        for fold, each in zip(common.folds, sources, strict=True):
+            jobs = [Job(r.name, place, seed, fold, r, some) for r, some in zip(recipes[place], each, strict=True)]
+            jobs += [Job(m, place, seed, fold) for m in (RANDOM, ROCKET, SCRATCH, *((HAND,) if place == 0 else ()))]
+            out += [dataclasses.replace(job, plan=_plan(common, job, corpus, label)) for job in jobs]
     return out
 
 
-def _plan(
-    common: Common, model: str, recipe: Recipe | None, place: int, seed: int, fold: Fold, corpus: Corpus, label: str
-) -> dict[str, Any]:
+def _plan(common: Common, job: Job, corpus: Corpus, label: str) -> dict[str, Any]:
     """Plain values that decide what a job computes."""
 
     def digest(a: Array) -> str:
         return hashlib.sha256(np.ascontiguousarray(a).astype("<i8").tobytes()).hexdigest()[:16]
 
-    rows = common.rows
+    rows, fold = common.rows, job.fold
     plan: dict[str, Any] = {
-        "model": model, "corpus": corpus.hash, "label": label, "seed": seed, "place": place,
+        "model": job.model, "corpus": corpus.hash, "label": label, "seed": job.seed, "place": job.place,
         "seeds": len(common.seeds), "draws": common.n_draws, "settings": [s.key for s in common.settings],
         "corruptions": [c.key for c in common.corruptions], "split": fold.split,
         "channels": list(common.template.data.channels), "train": digest(rows.index[fold.train]),
         "judged": digest(rows.index[fold.judged]),
         "target": hashlib.sha256(np.ascontiguousarray(rows.target.y, "<f8").tobytes()).hexdigest()[:16],
     }  # fmt: skip
-    if model not in (HAND, ROCKET):
-        plan |= {
-            "pool": common.pool,
-            "backbone": common.template.model.to_dict(),
-            "pretrained_on": digest(np.flatnonzero(fold.corpus.split(fold.split).to_numpy() == "train")),
-        }
-    if model not in (ROCKET, SCRATCH):
+    if job.model not in (HAND, ROCKET):
+        plan |= {"pool": common.pool, "backbone": common.template.model.to_dict()}
+    if job.model not in (ROCKET, SCRATCH):
         plan["identity"] = list(common.identity)
-    if recipe is not None:
-        plan["recipe"] = recipe.to_dict()
+    if job.recipe is not None:
+        plan["recipe"] = job.recipe.to_dict()
+        plan["pretrained_on"] = [
+            [c.hash, weight, digest(np.flatnonzero(c.split(fold.split).to_numpy() == "train"))] for c, weight in job.sources
+        ]
     return plan
 
 
@@ -184,12 +191,12 @@ def encoder_of(job: Job, common: Common) -> tuple[TransformerEncoder, dict[str, 
     if job.recipe is None:
         return build_encoder(dataclasses.replace(common.template, seed=job.seed), common.seen(job.fold).spec).eval(), {}
     # a run is known by what it was trained on: a fold of the same number and name may hold out others
-    decides = (job.recipe.hash, job.plan["corpus"], job.fold.split, job.plan["pretrained_on"])
-    digest = hashlib.sha256("|".join(decides).encode()).hexdigest()[:8]
-    run = common.out / "runs" / f"{job.model}-seed{job.seed}-fold{job.fold.number}-{digest}"
+    decides = [job.recipe.hash, job.fold.split, job.plan["pretrained_on"]]
+    digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:8]
+    run = common.out / "runs" / f"{slug(job.model)}-seed{job.seed}-fold{job.fold.number}-{digest}"
     facts = _facts(run)
     if not facts.get("finished"):
-        pretrain(job.recipe, [(job.fold.corpus, 1.0)], run, split=job.fold.split)
+        pretrain(job.recipe, job.sources, run, split=job.fold.split)
         facts = _facts(run)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)  # the finished encoder stays; hundreds of runs would fill a disk
     kept = {key: facts.get(key) for key in ("wall_s", "alarms", "numbers", "parameters")}

@@ -141,7 +141,7 @@ def _at(plain: Any, key: str) -> Any:
 
 
 class SplitCorpus(Corpus):
-    """A corpus with one split more, which is in memory only; a copy in another process is the plain corpus."""
+    """A corpus with one split more, which is in memory only."""
 
     def __init__(self, corpus: Corpus, name: str, part: Array) -> None:
         super().__init__(corpus.path, corpus.facts)
@@ -161,7 +161,7 @@ class SplitCorpus(Corpus):
         return pd.Series(self._part, index=self.index.index, name="split")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Corpus, (self.path, self.facts)
+        return SplitCorpus, (Corpus(self.path, self.facts), self._name, self._part)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ where it stopped, and does nothing twice.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import datetime
@@ -18,14 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from biossl import __version__
 from biossl.atomic import write_text
 from biossl.compare import table
 from biossl.compare.corrupt import corruptions
 from biossl.compare.cost import Cost, measure, steps_for
 from biossl.compare.identity import check_identity
-from biossl.compare.jobs import Common, Job, do, load, make_jobs
-from biossl.compare.plan import ALL, N_DRAWS, Fold, agree, for_budget, make_folds, make_settings, own_steps, refuse_breaking
+from biossl.compare.jobs import Common, Job, do, load, make_jobs, slug
+from biossl.compare.mixtures import Mixture, Sources, check_mixtures
+from biossl.compare.plan import ALL, N_DRAWS, agree, for_budget, make_folds, make_settings, own_steps, refuse_breaking
 from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
 from biossl.errors import DataError, RequestError
@@ -58,6 +62,8 @@ def compare(
     identity: Sequence[str] = ("subject",),
     corrupt: Sequence[str] = (),
     model_from: Recipe | None = None,
+    pretrain_on: Sequence[Sequence[tuple[Corpus, float]]] = (),
+    n_jobs: int = 1,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Pretrain and judge recipes that differ in nothing but the method.
@@ -95,6 +101,11 @@ def compare(
         Also judge on corrupted test windows: ``lead_off``, ``burst``, ``gap``.
     model_from : Recipe, optional
         Its backbone replaces that of every recipe.
+    pretrain_on : sequence of sequence of (Corpus, weight), optional
+        What is pretrained on in place of the judged corpus; of several mixtures each is a row of every recipe. See
+        :class:`~biossl.compare.mixtures.Mixture` for whose windows are used.
+    n_jobs : int
+        Jobs side by side, each in a process of its own with its share of the cores.
     overwrite : bool
         Replace the table of another comparison in ``out``.
 
@@ -121,7 +132,11 @@ def compare(
     for recipe in recipes:
         check_limits(recipe)
     pool_parts(pool)
-    _check(seeds, draws, steps, flops, seconds)
+    _check(seeds, draws, steps, flops, seconds, n_jobs)
+    mixtures = [Mixture(tuple(m)) for m in pretrain_on] or [Mixture()]
+    check_mixtures(mixtures, corpus, recipes[0].data.channels)
+    if len(mixtures) > 1:
+        recipes = [dataclasses.replace(r, name=f"{r.name} on {m.text}") for r in recipes for m in mixtures]
     refuse_breaking(recipes, corpus, label)
     check_identity(corpus, tuple(identity))
     worse = corruptions(tuple(corrupt), len(recipes[0].data.channels or corpus.spec.ch_names))
@@ -132,15 +147,19 @@ def compare(
         "recipes": {r.name: r.hash for r in recipes}, "corpus": corpus.hash, "label": label, "folds": [f.split for f in parts],
         "seeds": list(seeds), "budget": {"kind": kind, "amount": amount}, "settings": [s.key for s in settings], "draws": draws,
         "pool": pool, "identity": list(identity), "corrupt": list(corrupt),
+        "pretrained_on": [[[c.hash, w] for c, w in m.corpora] for m in mixtures],
     }  # fmt: skip
     finished = _finished(folder, request, overwrite)
     if finished is not None:
         return finished
-    costs = {r.name: _cost(folder, r, parts[0], timed=kind == "seconds") for r in recipes}
+    every = [[m.sources(fold) for m in mixtures] * (len(recipes) // len(mixtures)) for fold in parts]
+    costs = {
+        r.name: _cost(folder, r, some, parts[0].split, timed=kind == "seconds") for r, some in zip(recipes, every[0], strict=True)
+    }
     budgeted = [for_budget(r, steps_for(r, costs[r.name], kind, amount), r.seed) for r in recipes]
     common = Common(rows, parts, settings, worse, list(seeds), draws, pool, tuple(identity), folder, budgeted[0])
-    jobs = make_jobs(common, [[dataclasses.replace(r, seed=s) for r in budgeted] for s in seeds], corpus, label)
-    done = _work(jobs, common)
+    jobs = make_jobs(common, [[dataclasses.replace(r, seed=s) for r in budgeted] for s in seeds], every, corpus, label)
+    done = _work(jobs, common, n_jobs)
     result: dict[str, Any] = {
         "format": FORMAT, "biossl": __version__, "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "request": request,
@@ -152,7 +171,7 @@ def compare(
         ],
         "within": within, "seeds": list(seeds), "draws": draws, "pool": pool,
         "budget": {"kind": kind, "amount": amount, "machine_dependent": kind == "seconds"},
-        "recipes": [_recipe_row(r, costs[r.name]) for r in budgeted],
+        "recipes": [_recipe_row(r, costs[r.name]) for r in budgeted], "pretrained_on": [m.text for m in mixtures],
     }  # fmt: skip
     arrays, each = table.gather(common, jobs)
     result["models"] = table.model_rows(common, jobs, done)
@@ -166,7 +185,7 @@ def compare(
     return result
 
 
-def _check(seeds: Sequence[int], draws: int, steps: int | None, flops: float | None, seconds: float | None) -> None:
+def _check(seeds: Sequence[int], draws: int, steps: int | None, flops: float | None, seconds: float | None, n_jobs: int) -> None:
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise RequestError(f"--seeds {' '.join(map(str, seeds))}: give different numbers, 0 or more")
     if draws < 1:
@@ -177,6 +196,10 @@ def _check(seeds: Sequence[int], draws: int, steps: int | None, flops: float | N
     for name, value in (("steps", steps), ("flops", flops), ("seconds", seconds)):
         if value is not None and not 0 < value < float("inf"):
             raise RequestError(f"--{name} {value:g}: give a number above 0")
+    if n_jobs < 1:
+        raise RequestError(f"--jobs {n_jobs}: give 1 or more")
+    if n_jobs > 1 and seconds is not None:
+        raise RequestError(f"--jobs {n_jobs}: --seconds times one pretraining that has the machine to itself; give one of them")
 
 
 def _budget(recipes: Sequence[Recipe], steps: int | None, flops: float | None, seconds: float | None) -> tuple[str, float]:
@@ -208,9 +231,9 @@ def _finished(folder: Path, request: dict[str, Any], overwrite: bool) -> dict[st
     )
 
 
-def _cost(folder: Path, recipe: Recipe, fold: Fold, *, timed: bool) -> Cost:
+def _cost(folder: Path, recipe: Recipe, sources: Sources, split: str, *, timed: bool) -> Cost:
     """Measured once a recipe and corpus, and kept, so that a comparison that goes on buys the same steps."""
-    file = folder / "cost" / f"{recipe.name}-{recipe.hash[:8]}-{fold.corpus.hash[:8]}.json"
+    file = folder / "cost" / f"{slug(recipe.name)}-{recipe.hash[:8]}-{sources[0][0].hash[:8]}.json"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         cost = Cost(int(kept["flops"]), float("nan") if kept["seconds"] is None else float(kept["seconds"]))
@@ -219,34 +242,59 @@ def _cost(folder: Path, recipe: Recipe, fold: Fold, *, timed: bool) -> Cost:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     _say(f"compare: measuring one step of {recipe.name}")
-    cost = measure(recipe, fold, timed=timed)
+    cost = measure(recipe, sources, split, timed=timed)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps({"flops": cost.flops, "seconds": cost.seconds if timed else None}) + "\n")
     return cost
 
 
-def _work(jobs: Sequence[Job], common: Common) -> dict[str, dict[str, Any]]:
+def _work(jobs: Sequence[Job], common: Common, n_jobs: int) -> dict[str, dict[str, Any]]:
     """Every job that is still to do, with the time that is left; what all of them left."""
     done = {j.name: found for j in jobs if (found := load(j, common)) is not None}
     left = [j for j in jobs if j.name not in done]
     if done:
         _say(f"compare: {len(done)} of {len(jobs)} jobs are done already")
     spent: dict[str, list[float]] = {}
+    if n_jobs > 1 and left:
+        from joblib import Parallel, delayed
+
+        threads = max(1, torch.get_num_threads() // n_jobs)
+        work = (delayed(_alone)(job, common, threads) for job in left)
+        ahead = {j.name: j for j in left}
+        for name, found, seconds in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work):
+            job = ahead.pop(name)
+            done[name] = found
+            spent.setdefault(job.model, []).append(seconds)
+            time_left = _seconds_left(list(ahead.values()), spent, n_jobs)
+            _say(f"compare: {len(done)} of {len(jobs)} jobs done: {_of(job)}, {seconds:.0f} s{time_left}")
+        return done
     for number, job in enumerate(left):
-        ahead = _seconds_left(left[number:], spent)
-        _say(f"compare: job {len(done) + 1} of {len(jobs)}: {job.model}, seed {job.seed}, fold {job.fold.number}{ahead}")
+        _say(f"compare: job {len(done) + 1} of {len(jobs)}: {_of(job)}{_seconds_left(left[number:], spent)}")
         began = time.monotonic()
         done[job.name] = do(job, common)
         spent.setdefault(job.model, []).append(time.monotonic() - began)
     return done
 
 
-def _seconds_left(jobs: Sequence[Job], spent: dict[str, list[float]]) -> str:
-    if not spent:
+def _alone(job: Job, common: Common, threads: int) -> tuple[str, dict[str, Any], float]:
+    """One job in a process of its own: its name, what it left, seconds. Its progress would run into that of the others."""
+    torch.set_num_threads(threads)
+    began = time.monotonic()
+    with contextlib.redirect_stderr(io.StringIO()):
+        found = do(job, common)
+    return job.name, found, time.monotonic() - began
+
+
+def _of(job: Job) -> str:
+    return f"{job.model}, seed {job.seed}, fold {job.fold.number}"
+
+
+def _seconds_left(jobs: Sequence[Job], spent: dict[str, list[float]], n_jobs: int = 1) -> str:
+    if not spent or not jobs:
         return ""
     mean = {model: sum(s) / len(s) for model, s in spent.items()}
     usual = sum(mean.values()) / len(mean)
-    seconds = sum(mean.get(j.model, usual) for j in jobs)
+    seconds = sum(mean.get(j.model, usual) for j in jobs) / n_jobs
     return f" (about {seconds / 60:.0f} min left)" if seconds > 90 else f" (about {seconds:.0f} s left)"
 
 

@@ -16,8 +16,11 @@ _LAZY = {
     "guard_split": "identity",
     "subject_keys": "identity",
     "seen": "identity",
+    "seen_subjects": "identity",
 }
-__all__ = ["Corpus", "Labels", "add_labels", "add_split", "convert", "guard_split", "make_split", "seen", "subject_keys"]
+__all__ = [
+    "Corpus", "Labels", "add_labels", "add_split", "convert", "guard_split", "make_split", "seen", "seen_subjects", "subject_keys",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -213,23 +213,28 @@ def subject_keys(corpus: Corpus, rows: Any) -> set[str]:
 
 
 def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str]) -> int:
-    """Number of subjects among ``rows`` that the encoder has (or may have) been trained on.
+    """Number of subjects among ``rows`` that the encoder has (or may have) been trained on: of :func:`seen_subjects`."""
+    return len(seen_subjects(corpus, rows, encoder_seen))
+
+
+def seen_subjects(corpus: Corpus, rows: Any, marks: set[str] | Sequence[str]) -> dict[str, np.ndarray]:
+    """Subjects among ``rows`` that stand, or may stand, behind the marks of :func:`subject_keys`: key -> rows.
 
     A subject counts by its name, by a recording or by a window it shares. Names count within a card, and between two
     cards that share a recording: those are one data set under two names. All count when they cannot be told apart: the
-    encoder saw a card that overlaps this one, or the same private set converted under another secret.
+    marks are of a card that overlaps this one, or of the same private set converted under another secret.
     """
-    remembered = set(encoder_seen)
+    remembered = set(marks)
     people = _by_subject(corpus, rows)
     own, secret = corpus.card.name, corpus.facts["card"]["secret_id"]
     if f"o:{own}" in remembered:
-        return len(people)
+        return people
     for mark in remembered:
         if not mark.startswith("c:"):
             continue
         name, _, key = mark[2:].rpartition(":")
         if name in corpus.card.overlaps or (name == own and key != secret):
-            return len(people)
+            return people
     recordings = _recordings(corpus).astype("U16")
     held = {r for r in remembered if r.startswith("r:")}
     here = set(recordings) - {""}
@@ -238,11 +243,12 @@ def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str]) -> i
     heard = {mark[11:] for mark in shared}
     sha = corpus.index["sha256"].to_numpy()
     windows = {m[2:] for m in remembered if m.startswith("w:")}
-    count = 0
-    for key, where in people.items():
+
+    def known(key: str, where: np.ndarray) -> bool:
         named = any(f"s:{group}:{key}" in remembered for group in groups)
-        count += named or any(recordings[r] in heard or sha[r][:32] in windows for r in where)
-    return count
+        return named or any(recordings[r] in heard or sha[r][:32] in windows for r in where)
+
+    return {key: where for key, where in people.items() if known(key, where)}
 
 
 # ---------------------------------------------------------------------- the leak guard

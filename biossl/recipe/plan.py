@@ -81,6 +81,11 @@ def check_plan(
     if plan.sampler == "motion" and "acc" not in spec.ch_types:
         raise RequestError(f"{name}: no acceleration channel, by which sampler motion draws; set objective.sampler: uniform")
     if plan.pairing == "adjacent":
+        if corpus.card.views[corpus.view].policy == "inside_labels":
+            notes.append(
+                f"{name}: windows of view '{corpus.view}' lie inside labelled intervals, so a window and its neighbour have one "
+                "label, and labels enter the pretraining; a view with policy sliding knows none"
+            )
         alone = float(np.mean(neighbours(corpus.index, rows, sfreq=spec.sfreq) == np.arange(len(rows))))
         what, remedy = "has no neighbour in its recording", "take objective.pairing: same_subject or a view of shorter windows"
     elif plan.pairing == "same_subject":

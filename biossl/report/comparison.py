@@ -70,9 +70,10 @@ def lead(result: dict[str, Any]) -> str:
         )
     )
     seeds = result["seeds"]
+    on = f", pretrained on {result['pretrained_on'][0]}" if len(result["pretrained_on"]) == 1 else ""
     return (
         f"{result['label']} ({result['kind']}), {result['corpus']['name']} view {result['corpus']['view']}, {where}{within}; "
-        f"{len(result['recipes'])} recipe{'s' if len(result['recipes']) > 1 else ''}, {size}, "
+        f"{len(result['recipes'])} recipe{'s' if len(result['recipes']) > 1 else ''}{on}, {size}, "
         f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}, pool {result['pool']}\n{first}"
     )
 

@@ -73,6 +73,17 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(corpus, finished, tmp
     assert numbers(result) == numbers(whole)
 
 
+def test_jobs_side_by_side_give_the_numbers_of_one_after_the_other(corpus, tmp_path, capfd):
+    """Runs are trained in processes of their own, on fold splits that are in memory only."""
+    settings = SETTINGS | {"seeds": [0], "fractions": [1.0], "n_subjects": [], "draws": 1, "corrupt": []}
+    results = [compare(two_recipes()[:1], corpus, "group", out=tmp_path / f"{n}", n_jobs=n, **settings) for n in (1, 2)]
+    # of the same size in another process: the other two were made small for these tests in this one
+    alike = [[s for s in r["scores"] if s["model"] not in ("MiniRocket", "from scratch")] for r in results]
+    assert alike[0] == alike[1] and len(alike[0]) == 6
+    said = capfd.readouterr().err
+    assert "compare: 10 of 10 jobs done: " in said and "job 1 of 10: first, seed 0, fold 0" in said
+
+
 def test_a_finished_comparison_is_read_and_another_request_is_refused(corpus, finished):
     result, out = finished
     assert compare(two_recipes(), corpus, "group", out=out, **SETTINGS)["date"] == result["date"]
@@ -173,6 +184,8 @@ def test_only_a_judged_test_part_is_an_opening(tmp_path):
         ({"identity": ["scanner"]}, "--identity scanner"),
         ({"corrupt": ["rain"]}, "--corrupt rain: choose among lead_off"),
         ({"pool": "median"}, "pool 'median'"),
+        ({"n_jobs": 0}, "--jobs 0: give 1 or more"),
+        ({"n_jobs": 2, "steps": None, "seconds": 1.0}, "--jobs 2: --seconds times one pretraining"),
     ],
 )
 def test_a_request_that_cannot_be_meant_is_one_line(corpus, tmp_path, change, message):
@@ -212,7 +225,7 @@ def test_no_encoder_is_used_again_where_it_has_seen_a_judged_subject(tmp_path, m
 def test_the_cost_of_a_step_is_that_of_this_corpus(tmp_path, corpus):
     other = make_corpus(tmp_path / "c", modality="imu", n_subjects=8, windows_per_subject=3, n_samples=64, splits={})
     folds = [make_folds(c, "group", split=None, folds=2, within=None)[1][0] for c in (corpus, other)]
-    long, short = (module._cost(tmp_path / "out", small_recipe(), f, timed=False).flops for f in folds)
+    long, short = (module._cost(tmp_path / "out", small_recipe(), [(f.corpus, 1.0)], f.split, timed=False).flops for f in folds)
     assert short < long
 
 
@@ -235,7 +248,7 @@ def test_hand_features_are_paired_draw_by_draw_with_more_seeds_than_draws(tmp_pa
         return {"linear|windows-1": np.zeros((1, 1)), "linear|subjects-1": np.array(mine)[:, None]}
 
     monkeypatch.setattr("biossl.compare.table.predictions", drawn)
-    table, _ = gather(common, jobs.make_jobs(common, [[], [], []], corpus, "group"))
+    table, _ = gather(common, jobs.make_jobs(common, [[], [], []], [[], []], corpus, "group"))
     each = {m: [int(p[0]) for p in several] for (m, _, key), several in table.items() if key == "subjects-1"}
     assert set(map(tuple, each.values())) == {(0, 1, 0)}
     assert len(table[jobs.HAND, "linear", "windows-1"]) == 1
