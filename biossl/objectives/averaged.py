@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,10 +68,9 @@ class Teacher(nn.Module):
         return pooled(tokens, self.encoder.encode(tokens))
 
     @torch.no_grad()
-    def project(self, features: Tensor, valid: Tensor | None) -> Tensor:
+    def project(self, features: Tensor, valid: Tensor | None) -> Any:
         """What the head makes of features (B, D)."""
-        out: Tensor = self.head(features, valid)
-        return out
+        return self.head(features, valid)
 
     def pairs(self, encoder: nn.Module, head: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
         """``ema_pairs`` of an objective with these sources."""

@@ -91,7 +91,7 @@ def cosine_distance(p1: Tensor, p2: Tensor, target1: Tensor, target2: Tensor, *,
 
 
 def mean_of_rows(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of (B,) over the rows of all processes that count; 0 when none does."""
+    """Mean of ``values`` (B,) over the rows of all processes that count; 0 when none does."""
     values = all_gather(values)
     if valid is None:
         return values.mean()

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from two_processes import needs_two_processes, run_in_two
 
-from biossl.objectives.losses_averaged import queue_nce
+from biossl.objectives.losses_averaged import cosine_distance, queue_nce
 
 VALID = [True, True, False, True, False, True]
 
@@ -51,6 +51,19 @@ def slow_queue(
     return sum(losses) / len(losses)  # type: ignore[return-value]
 
 
+def slow_distance(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor, valid: list[bool] | None = None, mutant: str = "") -> Tensor:
+    rows, total = rows_of(len(p1), valid), p1.new_zeros(())
+    if mutant == "own_view":
+        t1, t2 = t2, t1
+    for i in rows:
+        for p, t in ((p1, t2), (p2, t1)):
+            if mutant == "not_normalised":
+                total = total + ((p[i] - t[i].detach()) ** 2).sum()
+            else:
+                total = total + 2 - 2 * cos(p[i], t[i].detach())
+    return total / (1 if mutant == "sum" else len(rows))
+
+
 def same_with_gradient(fast: Callable[..., Tensor], slow: Callable[..., Tensor], *inputs: Tensor) -> None:
     here = [z.clone().requires_grad_() for z in inputs]
     there = [z.clone().requires_grad_() for z in inputs]
@@ -76,9 +89,23 @@ def test_queue_nce_equals_the_loop_and_a_wrong_one_would_be_seen(t: float, valid
         assert abs(float(fast(q)) - float(slow_queue(q, k, queue, allowed, t, valid, mutant))) > 1e-3, mutant
 
 
-def test_no_gradient_reaches_keys_or_queue() -> None:
+@pytest.mark.parametrize("valid", [None, VALID])
+def test_cosine_distance_equals_the_loop_and_a_wrong_one_would_be_seen(valid: list[bool] | None) -> None:
+    p1, p2, t1, t2 = (draw(seed, 6, 5) for seed in range(4))
+
+    def fast(p1: Tensor, p2: Tensor) -> Tensor:
+        return cosine_distance(p1, p2, t1, t2, valid=as_tensor(valid))
+
+    same_with_gradient(fast, lambda p1, p2: slow_distance(p1, p2, t1, t2, valid), p1, p2)
+    for mutant in ("own_view", "not_normalised", "sum"):
+        assert abs(float(fast(p1, p2)) - float(slow_distance(p1, p2, t1, t2, valid, mutant))) > 1e-2, mutant
+    assert float(cosine_distance(p1, p2, p2, p1)) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_no_gradient_reaches_keys_queue_or_targets() -> None:
     q, k, queue = (z.requires_grad_() for z in (draw(1, 6, 5), draw(2, 6, 5), draw(3, 9, 5)))
-    queue_nce(q, k, queue, temperature=0.2, allowed=mask(4, 6, 9)).backward()
+    loss = queue_nce(q, k, queue, temperature=0.2, allowed=mask(4, 6, 9)) + cosine_distance(q, q * 2, k, k)
+    loss.backward()
     assert q.grad is not None and k.grad is None and queue.grad is None
 
 
@@ -91,7 +118,10 @@ def test_a_query_that_is_compared_with_nothing_adds_nothing() -> None:
 
 def every(z1: Tensor, z2: Tensor, valid: Tensor, allowed: Tensor) -> list[Tensor]:
     """Every loss of this file, of two networks' outputs (B, 4)."""
-    return [queue_nce(z1, z2, draw(3, 9, 4), temperature=0.2, allowed=allowed, valid=valid)]
+    return [
+        queue_nce(z1, z2, draw(3, 9, 4), temperature=0.2, allowed=allowed, valid=valid),
+        cosine_distance(z1, z2, z2 * z1, z1, valid=valid),
+    ]
 
 
 def test_nothing_observed_anywhere_is_zero_not_nan_and_a_collapse_has_a_finite_gradient() -> None:
