@@ -1,15 +1,17 @@
 """Small networks behind an encoder that are thrown away after pretraining.
 
-What lives here: the projector of contrastive and redundancy-reduction objectives, with a batch norm that means the same
-thing on any number of processes. Heads that predict a label live with fine-tuning.
+What lives here: the projector of objectives that compare windows, with a batch norm that means the same thing on any number of
+processes, and prototypes behind it. Heads that predict a label live with fine-tuning.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from biossl.distributed import all_gather
@@ -124,3 +126,39 @@ class Projector(nn.Sequential):
         for layer in self:
             x = layer(x, use) if isinstance(layer, BatchNorm) else layer(x)
         return x
+
+
+class PrototypeHead(nn.Module):
+    """A projector, and the cosines of its output with K learned prototypes (SwAV, arXiv 2006.09882; DINO, arXiv 2104.14294).
+
+    Prototypes are brought to length 1 in every pass, so only their directions are learned.
+
+    Parameters
+    ----------
+    dim : int
+        Width of the features.
+    projector : ProjectorConfig
+    prototypes : int
+        K.
+
+    Examples
+    --------
+    >>> z, scores = PrototypeHead(8, ProjectorConfig(hidden=16, out=4), 5)(torch.randn(3, 8))
+    >>> z.shape, scores.shape
+    (torch.Size([3, 4]), torch.Size([3, 5]))
+    """
+
+    def __init__(self, dim: int, projector: ProjectorConfig, prototypes: int) -> None:
+        super().__init__()
+        self.projector = projector.build(dim)
+        self.prototypes = nn.Parameter(torch.randn(prototypes, projector.out))
+
+    def forward(self, x: Tensor, use: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Projections (B, E), and cosines (B, K) in float32; arguments as in :meth:`Projector.forward`."""
+        z = self.projector(x, use)
+        kind = z.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            return z, F.normalize(z.float(), dim=1, eps=_EPS) @ F.normalize(self.prototypes.float(), dim=1, eps=_EPS).T
+
+
+_EPS = 1e-6  # a zero vector has cosine 0 with all others, and a gradient that is finite

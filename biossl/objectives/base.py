@@ -36,6 +36,8 @@ class SamplePlan:
         micro-batches are not the same as one batch.
     several_subjects : bool
         The loss means nothing for windows of one subject.
+    queue : int
+        Earlier windows that the loss compares those of a batch with: at least a batch, at most the training windows. 0 = none.
     """
 
     pairing: Literal["none", "adjacent", "same_subject"] = "none"
@@ -43,6 +45,7 @@ class SamplePlan:
     windows_per_subject: int = 1
     in_batch: bool = False
     several_subjects: bool = False
+    queue: int = 0
 
 
 @dataclass
@@ -100,6 +103,9 @@ class Objective(nn.Module):
     def ema_momentum(self, step: int) -> float:
         """Momentum m of ``target <- m target + (1 - m) source`` after optimiser step ``step`` (0-based)."""
         return 1.0
+
+    def after_step(self) -> None:
+        """Called by the loop once per optimiser step, last of all: for buffers that all micro-batches of a step move together."""
 
     def export(self) -> nn.Module:
         """The encoder to save."""

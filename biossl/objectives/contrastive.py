@@ -26,6 +26,7 @@ from biossl.objectives.views import (
     Pairing,
     both,
     check_pairing,
+    check_temperature,
     features,
     pooled,
     project_views,
@@ -35,11 +36,6 @@ from biossl.objectives.views import (
     watched,
     with_penalty,
 )
-
-
-def _check_temperature(value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"temperature must be above 0, not {value:g}; 0.05 to 0.5 is usual")
 
 
 @dataclass
@@ -71,7 +67,7 @@ class SimCLRConfig:
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
+        check_temperature(self.temperature)
         check_pairing(self.pairing, self.pairing_share)
         if self.windows_per_subject < 1:
             raise ValueError(f"windows_per_subject must be at least 1, not {self.windows_per_subject}")
@@ -148,7 +144,7 @@ class CLOCSConfig:
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
+        check_temperature(self.temperature)
         if self.leads == "together" and self.variant != "cmsc":
             raise ValueError(f"variant {self.variant} compares leads, so they must be embedded one by one: leads: each")
 
@@ -246,7 +242,7 @@ class SPCLConfig:
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
+        check_temperature(self.temperature)
 
 
 class SPCL(Objective):

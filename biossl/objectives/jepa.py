@@ -22,6 +22,7 @@ from biossl.errors import RequestError
 from biossl.keys import Keys
 from biossl.models.predictors import GridPredictor, LeadPredictor, PredictorConfig
 from biossl.models.transformer import TransformerEncoder, channel_rows, pool_tokens, shared_rows, take_tokens
+from biossl.objectives.averaged import check_noise, noisy_tokens
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses import l1, normalise_target, smooth_l1
 from biossl.objectives.masking import DrawnMask, MaskConfig, draw_masks, mask_prior, require_mask
@@ -49,6 +50,8 @@ class JEPAConfig:
         Momentum of the target encoder, linear over all steps.
     target_train_mode : bool
         True: drop-path stays active in the target encoder, as in the published code; the targets are then noisy.
+    teacher_noise : float
+        Noise on the tokens that the target encoder sees in training, see :func:`~biossl.objectives.averaged.noisy_tokens`; 0 = off.
     target_layers : int
         0: the target is the encoder's output. K: the mean of the last K blocks' outputs, each layer-normalised.
     n_masks : int
@@ -67,6 +70,7 @@ class JEPAConfig:
     ema_start: float = 0.996
     ema_end: float = 1.0
     target_train_mode: bool = False
+    teacher_noise: float = 0.0
     target_layers: int = 0
     n_masks: int = 1
     visible_weight: float = 0.0
@@ -77,6 +81,7 @@ class JEPAConfig:
             raise ValueError(f"ema_start and ema_end must satisfy 0 <= start <= end <= 1, not {self.ema_start}, {self.ema_end}")
         if self.beta <= 0 or self.n_masks < 1 or self.target_layers < 0 or self.visible_weight < 0:
             raise ValueError("beta must be above 0, n_masks at least 1, target_layers and visible_weight at least 0")
+        check_noise(self.teacher_noise)
         if self.target == "self" and self.regularizer.name == "none":
             raise ValueError("target 'self' has nothing against collapse; add regularizer: {name: vicreg}, or take target: ema")
 
@@ -153,7 +158,7 @@ class JEPA(Objective):
         tokens = self.encoder.tokenize(batch)
         if tokens.grid is None:
             raise ValueError("JEPA needs tokens on a (C, P) grid")
-        full, prior = self._teach(batch)
+        full, prior = self._teach(batch, keys)
         mask = draw_masks(self.mask, keys, tokens.grid, self.config.n_masks, prior=prior)
         goals = self._target(full)
         masked, visible = shared_rows(mask.masked_tokens()), shared_rows(mask.visible_tokens())
@@ -184,14 +189,15 @@ class JEPA(Objective):
         return with_penalty(Outcome(loss, terms, watch), self.augment)
 
     @torch.no_grad()
-    def _teach(self, batch: Batch) -> tuple[Encoded, Tensor | None]:
+    def _teach(self, batch: Batch, keys: Keys) -> tuple[Encoded, Tensor | None]:
         """All tokens through the target encoder (the encoder itself where there is no copy), and the mask's prior."""
         net = self.encoder if self.target is None else self.target
         was = net.training
         net.train(self.training and self.config.target_train_mode)
         try:
             prior = mask_prior(self.mask, batch, net)
-            return net.encode(net.tokenize(batch), layers=range(-self.config.target_layers, 0)), prior
+            tokens = noisy_tokens(net.tokenize(batch), keys, self.config.teacher_noise if self.training else 0.0)
+            return net.encode(tokens, layers=range(-self.config.target_layers, 0)), prior
         finally:
             net.train(was)
 

@@ -1,7 +1,7 @@
 """What the objectives that compare two views of a window have in common: making the views, pooling them, watching them.
 
-What lives here: plain functions, used by ``contrastive.py`` and ``redundancy.py``. The losses are in
-``losses_contrastive.py``; which window is the partner of which is the loader's.
+What lives here: plain functions, used by ``contrastive.py``, ``redundancy.py`` and the objectives with an averaged copy. The
+losses are in ``losses_contrastive.py`` and ``losses_averaged.py``; which window is the partner of which is the loader's.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ def check_pairing(pairing: Pairing, share: float) -> None:
         raise ValueError(f"pairing_share must be above 0 and at most 1, not {share:g}")
     if share < 1.0 and pairing == "none":
         raise ValueError("pairing_share has a meaning with pairing adjacent or same_subject only; leave it out")
+
+
+def check_temperature(value: float) -> None:
+    """ValueError unless ``value`` can divide a cosine."""
+    if not value > 0:
+        raise ValueError(f"temperature must be above 0, not {value:g}; 0.05 to 0.5 is usual")
 
 
 def require_no_mask(mask: MaskConfig | None, *, objective: str) -> None:
@@ -133,10 +139,14 @@ def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a & b
 
 
-def watched(features: Tensor, z: Tensor) -> dict[str, Tensor]:
-    """``watch`` of an Outcome: features (B, D), and projections (B, E) of length sqrt(E), whose variance is about 1 when healthy."""
-    z = F.normalize(z.detach().float(), dim=-1) * z.shape[-1] ** 0.5
-    return {"embedding": features.detach().float(), "prediction": z}
+def watched(features: Tensor, z: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
+    """``watch`` of an Outcome: features (B, D), and projections (B, E) of length sqrt(E), whose variance is about 1 when healthy.
+
+    ``target`` (B, E): what the projections are compared with, where that comes from another network.
+    """
+    named = {"prediction": z} if target is None else {"prediction": z, "target": target}
+    scaled = {k: F.normalize(v.detach().float(), dim=-1) * v.shape[-1] ** 0.5 for k, v in named.items()}
+    return {"embedding": features.detach().float(), **scaled}
 
 
 def with_penalty(outcome: Outcome, augment: Pipeline | None) -> Outcome:

@@ -21,7 +21,14 @@ _WORTH_A_NOTE = 0.1  # share of windows without a partner
 
 
 def check_plan(
-    plan: SamplePlan, corpus: Corpus, rows: np.ndarray, spec: InputSpec, *, batch_size: int, accumulate: int
+    plan: SamplePlan,
+    corpus: Corpus,
+    rows: np.ndarray,
+    spec: InputSpec,
+    *,
+    batch_size: int,
+    accumulate: int,
+    total: int | None = None,
 ) -> list[str]:
     """Notes on a corpus under a plan.
 
@@ -35,6 +42,8 @@ def check_plan(
     spec : InputSpec
         The windows as the objective sees them.
     batch_size, accumulate : int
+    total : int, optional
+        Training windows of all corpora of a run, which share a queue; default those of this one.
 
     Returns
     -------
@@ -44,8 +53,8 @@ def check_plan(
     ------
     RequestError
         Fewer windows than a batch where the loss compares windows, a batch of one window or, where subjects are told
-        apart, a corpus of one subject; fewer subjects than a batch takes; no acceleration for sampler ``motion``; no window
-        with a partner.
+        apart, a corpus of one subject; a queue longer than there are windows, or shorter than a batch; fewer subjects than a
+        batch takes; no acceleration for sampler ``motion``; no window with a partner.
     """
     name, notes = corpus.path.name, []
     _, person, count = np.unique(corpus.index["subject"].astype(str).to_numpy()[rows], return_inverse=True, return_counts=True)
@@ -67,6 +76,17 @@ def check_plan(
             )
     if plan.several_subjects and len(count) < 2:
         raise RequestError(f"{name}: one subject; this objective tells subjects apart; add a corpus, or take another objective")
+    if plan.queue:
+        total = len(rows) if total is None else total
+        if plan.queue > total:
+            raise RequestError(
+                f"objective.queue: {plan.queue} keys, but there are {total} training windows, and none may be in the queue twice; "
+                f"take {total} or fewer, or add a corpus"
+            )
+        if plan.queue < batch_size:
+            raise RequestError(
+                f"objective.queue: {plan.queue} keys do not hold a batch, data.batch_size is {batch_size}; take more, or a smaller batch"
+            )
     if plan.sampler == "subjects":
         each = plan.windows_per_subject
         if batch_size % each:

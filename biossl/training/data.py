@@ -295,8 +295,11 @@ def make_order(
     samplers: list[Rows] = []
     partners: list[Partners] = []
     notes: list[str] = []
+    total = sum(len(s.rows) for s in sources)
     for k, source in enumerate(sources):
-        notes += check_plan(plan, source.corpus, source.rows, source.spec, batch_size=batch_size, accumulate=accumulate)
+        notes += check_plan(
+            plan, source.corpus, source.rows, source.spec, batch_size=batch_size, accumulate=accumulate, total=total
+        )
         subject = source.subject[source.rows]
         if plan.sampler == "motion":
             samplers.append(WeightedRows(_motion(source), batch_size=batch_size, seed=seed, corpus=k))

@@ -131,11 +131,12 @@ class Loop(LightningModule):
         self._guard.expect("gradient", norm)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Schedules, step, then the moving averages: exactly once per optimiser step."""
+        """Schedules, step, the moving averages, then what else follows them: exactly once per optimiser step."""
         step = self.trainer.global_step
         set_schedule(optimizer, self.recipe.train, step)
         optimizer.step(closure=optimizer_closure)
         self.ema.update(self.objective.ema_momentum(step))
+        self.objective.after_step()
 
     def on_train_batch_end(self, outputs: Any, raw: RawBatch, batch_idx: int) -> None:
         """After the last micro-batch of a step: log, watch, save, stop."""

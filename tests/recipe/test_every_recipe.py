@@ -18,11 +18,11 @@ from biossl.resources import resources
 from biossl.training import pretrain
 
 NAMES = [r.removesuffix(".yaml") for r in resources("recipes")]
-SMALL = {"dim": 16, "depth": 2, "heads": 2, "hidden": 16, "out": 8}
+SMALL = {"dim": 16, "depth": 2, "heads": 2, "hidden": 16, "out": 8, "queue": 8}
 
 
 def shrink(section: Any) -> Any:
-    """The same settings with every network of width 16."""
+    """The same settings with every network of width 16, and a queue of one batch."""
     if isinstance(section, list):
         return [shrink(v) for v in section]
     if not isinstance(section, dict):

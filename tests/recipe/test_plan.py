@@ -39,6 +39,8 @@ def ask(corpus: Corpus, *, rows: Any = None, batch_size: int = 8, accumulate: in
     ({"in_batch": True, "batch_size": 25}, r"24 training windows, data.batch_size is 25; .* take 24 or fewer"),
     ({"in_batch": True, "accumulate": 8}, r"data.batch_size: 8 in 8 micro-batches is one window each"),
     ({"several_subjects": True, "rows": range(6)}, r"imu: one subject; this objective tells subjects apart"),
+    ({"queue": 25}, r"objective.queue: 25 keys, but there are 24 training windows, .* take 24 or fewer, or add a corpus"),
+    ({"queue": 7}, r"objective.queue: 7 keys do not hold a batch, data.batch_size is 8"),
     ({"sampler": "subjects", "windows_per_subject": 3}, r"windows_per_subject: 3 does not divide data.batch_size 8"),
     ({"sampler": "subjects", "windows_per_subject": 1}, r"4 subjects, a batch takes 1 windows of each of 8"),
     ({"pairing": "adjacent", "rows": [0, 2, 4, 6]}, r"every training window has no neighbour in its recording"),

@@ -44,6 +44,23 @@ def test_ema_is_exact_and_once_per_optimiser_step(sources: list[Source], accumul
     assert moved
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_what_follows_a_step_is_called_once_after_optimiser_and_averages(sources: list[Source], accumulate: int) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    class Spy(Toy):
+        def after_step(self) -> None:
+            last = self.source_after[len(seen)]
+            here = {k: v.double() for k, v in self.encoder.state_dict().items()}
+            moved = not torch.equal(self.target.linear.weight, target)
+            seen.append((len(self.given), moved and all(torch.equal(here[k], v) for k, v in last.items())))
+            target.copy_(self.target.linear.weight)
+
+    target = Toy().target.linear.weight.clone()
+    fit(toy_loop(Spy(), small_recipe(train__accumulate=accumulate, train__steps=3), sources), device="cpu")
+    assert seen == [(accumulate * n, True) for n in (1, 2, 3)]
+
+
 def test_micro_batches_give_the_same_rows_keys_and_weights(sources: list[Source]) -> None:
     runs = []
     for accumulate in (1, 4):
