@@ -78,7 +78,7 @@ class Teacher(nn.Module):
 
 
 def noisy_tokens(tokens: Tokens, keys: Keys, level: float, *, view: int = 0) -> Tokens:
-    """White Gaussian noise on the embedded patches that a teacher sees (after the noisy teacher of DAGMaN, arXiv 2604.14506).
+    """White Gaussian noise on the embedded patches that a teacher sees (after the noisy teacher of DAGMaN, PMLR 301:679-694).
 
     Its standard deviation is ``level`` times the root mean square of the window's observed tokens. It is drawn by a counter
     hash of (seed, step, position, view): processes, micro-batches and resuming change nothing.
