@@ -70,6 +70,7 @@ CONFIGS: dict[str, dict[str, str]] = {
         "reconstruction": "biossl.objectives.reconstruction:ReconstructionConfig",
         "hybrid": "biossl.objectives.hybrid:HybridConfig",
         "transformations": "biossl.objectives.transformations:TransformationsConfig",
+        "cpc": "biossl.objectives.cpc:CPCConfig",
     },
     "schedule": {
         "warmup_cosine": "biossl.schedules:WarmupCosine",
@@ -96,6 +97,7 @@ OBJECTIVES: dict[str, str] = {
     "reconstruction": "biossl.objectives.reconstruction:Reconstruction",
     "hybrid": "biossl.objectives.hybrid:Hybrid",
     "transformations": "biossl.objectives.transformations:Transformations",
+    "cpc": "biossl.objectives.cpc:CPC",
 }
 
 _INIT_DRAW = 0x1417  # keeps the initialisation apart from every other use of the seed
