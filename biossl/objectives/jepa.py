@@ -57,7 +57,7 @@ class JEPAConfig:
         Weight of a smooth L1 (beta 2) between visible tokens, through one linear layer, and their own targets (after the
         visible-token distillation of DMJD, which has 1); 0 = off.
     regularizer : RegularizerConfig
-        VICReg or SIGReg terms on the visible tokens' features.
+        VICReg, SIGReg or KoLeo terms on the visible tokens' features.
     """
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
