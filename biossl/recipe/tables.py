@@ -46,6 +46,7 @@ CONFIGS: dict[str, dict[str, str]] = {
         "fourier_surrogate": "biossl.augment.frequency:FourierSurrogate",
         "frequency_shift": "biossl.augment.frequency:FrequencyShift",
         "band_stop": "biossl.augment.frequency:BandStop",
+        "batch_style": "biossl.augment.style:BatchStyle",
         "fda": "biossl.augment.frequency:FDAConfig",
         "fda_free": "biossl.augment.frequency:FDAFree",
         "baseline_wander": "biossl.augment.contacts:BaselineWander",
