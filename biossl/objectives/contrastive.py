@@ -20,6 +20,7 @@ from biossl.keys import Keys
 from biossl.models.heads import ProjectorConfig
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance
 from biossl.objectives.losses_contrastive import SameSubject, clocs_nce, nt_xent
 from biossl.objectives.masking import MaskConfig, PartitionMask, draw_masks, require_mask
 from biossl.objectives.regularizers import RegularizerConfig, window_regularizer, with_spread
@@ -63,6 +64,7 @@ class SimCLRConfig:
     projector : ProjectorConfig
     regularizer : RegularizerConfig
         Terms on the first view's pooled features.
+    equivariance : EquivarianceConfig or None
     """
 
     temperature: float = 0.2
@@ -73,6 +75,7 @@ class SimCLRConfig:
     windows_per_subject: int = 1
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
+    equivariance: EquivarianceConfig | None = None
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -116,6 +119,7 @@ class SimCLR(Objective):
         self.encoder: TransformerEncoder = encoder
         self.projector = config.projector.build(encoder.dim)
         self.regularizer = window_regularizer(encoder.dim, config.regularizer, objective="simclr")
+        self.equivariance = build_equivariance(encoder, config.equivariance)
         self.needs = SamplePlan(
             pairing=config.pairing, sampler=config.sampler, windows_per_subject=config.windows_per_subject, in_batch=True,
             several_subjects=config.same_subject != "negative",
@@ -130,7 +134,7 @@ class SimCLR(Objective):
             valid=valid,
         )  # fmt: skip
         outcome = with_spread(Outcome(loss, {"nt_xent": loss.detach()}, watched(h, z1)), self.regularizer, h, valid, keys)
-        return with_penalty(outcome, self.augment)
+        return with_penalty(with_equivariance(outcome, self.equivariance, self.encoder, batch, keys), self.augment)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from biossl.keys import Keys
 from biossl.models.heads import ProjectorConfig
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance
 from biossl.objectives.losses_contrastive import barlow_twins, vicreg
 from biossl.objectives.masking import MaskConfig
 from biossl.objectives.regularizers import RegularizerConfig, window_regularizer, with_spread
@@ -50,6 +51,7 @@ class VICRegConfig:
     projector : ProjectorConfig
     regularizer : RegularizerConfig
         Terms on the first view's pooled features.
+    equivariance : EquivarianceConfig or None
     """
 
     name: ClassVar[str] = "vicreg"
@@ -60,6 +62,7 @@ class VICRegConfig:
     pairing_share: float = 1.0
     projector: ProjectorConfig = field(default_factory=_expander)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
+    equivariance: EquivarianceConfig | None = None
 
     def __post_init__(self) -> None:
         if min(self.invariance, self.variance, self.covariance) < 0 or self.invariance + self.variance <= 0:
@@ -88,6 +91,7 @@ class BarlowTwinsConfig:
     projector : ProjectorConfig
     regularizer : RegularizerConfig
         Terms on the first view's pooled features.
+    equivariance : EquivarianceConfig or None
     """
 
     name: ClassVar[str] = "barlow_twins"
@@ -96,6 +100,7 @@ class BarlowTwinsConfig:
     pairing_share: float = 1.0
     projector: ProjectorConfig = field(default_factory=_expander)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
+    equivariance: EquivarianceConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.lam > 0:
@@ -139,6 +144,7 @@ class RedundancyReduction(Objective):
         self.encoder: TransformerEncoder = encoder
         self.projector = config.projector.build(encoder.dim)
         self.regularizer = window_regularizer(encoder.dim, config.regularizer, objective=config.name)
+        self.equivariance = build_equivariance(encoder, config.equivariance)
         self.needs = SamplePlan(pairing=config.pairing, in_batch=True)
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
@@ -147,4 +153,5 @@ class RedundancyReduction(Objective):
         h, z1, z2, valid = project_views(self.encoder, self.projector, views)
         loss, terms = self.config.loss(z1, z2, valid)
         outcome = Outcome(loss, {k: v.detach() for k, v in terms.items()}, watched(h, z1))
-        return with_penalty(with_spread(outcome, self.regularizer, h, valid, keys), self.augment)
+        outcome = with_spread(outcome, self.regularizer, h, valid, keys)
+        return with_penalty(with_equivariance(outcome, self.equivariance, self.encoder, batch, keys), self.augment)

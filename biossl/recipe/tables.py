@@ -72,6 +72,7 @@ CONFIGS: dict[str, dict[str, str]] = {
         "hybrid": "biossl.objectives.hybrid:HybridConfig",
         "transformations": "biossl.objectives.transformations:TransformationsConfig",
         "cpc": "biossl.objectives.cpc:CPCConfig",
+        "ts2vec": "biossl.objectives.ts2vec:TS2VecConfig",
     },
     "schedule": {
         "warmup_cosine": "biossl.schedules:WarmupCosine",
@@ -99,6 +100,7 @@ OBJECTIVES: dict[str, str] = {
     "hybrid": "biossl.objectives.hybrid:Hybrid",
     "transformations": "biossl.objectives.transformations:Transformations",
     "cpc": "biossl.objectives.cpc:CPC",
+    "ts2vec": "biossl.objectives.ts2vec:TS2Vec",
 }
 
 _INIT_DRAW = 0x1417  # keeps the initialisation apart from every other use of the seed
