@@ -32,7 +32,8 @@ class Augmentation(nn.Module):
     """One transformation of a batch of windows.
 
     Subclasses implement :meth:`forward`, a pure function of (batch, keys, draw) in evaluation and training alike unless they
-    hold learned parameters. All but ``batch_style`` change a sample whatever the others of the batch are. Unobserved samples stay 0 and unobserved, unless the augmentation says otherwise.
+    hold learned parameters. All but ``batch_style`` change a sample whatever the others of the batch are. Unobserved samples
+    stay 0 and unobserved, unless the augmentation says otherwise.
 
     Attributes
     ----------

@@ -44,8 +44,8 @@ class EquivarianceConfig:
         channels of one type exchanged at random. ``turn``: the axes of every sensor exchanged in a circle (x to y to z), the
         only rotations that move axes without changing a sign. The last two need a token a channel.
     layer : int
-        Block whose output is compared, from 0; between the first and the last, so that the end of the encoder stays free to
-        become invariant.
+        Block whose output is compared, from 0; before the last, so that the end of the encoder stays free to become invariant.
+        Published: the third of 12.
     weight : float
         Published: 0.3 beside DINO, 1.0 beside Barlow Twins.
     temperature : float
@@ -57,7 +57,7 @@ class EquivarianceConfig:
     """
 
     transforms: list[Transform] = field(default_factory=lambda: ["shift"])
-    layer: int = 1
+    layer: int = 0
     weight: float = 0.3
     temperature: float = 0.4
     share: float = 0.125

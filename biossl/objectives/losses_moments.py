@@ -1,9 +1,9 @@
 """Losses that compare moments of windows with each other, as pure functions in float32.
 
-What lives here: the noise-contrastive losses of CPC and of soft equivariance, and the hierarchical contrast of TS2Vec. Each takes the rows of this process and gathers those of the others
-(:func:`biossl.distributed.all_gather`): every process returns the loss of the whole batch, and averaging parameter gradients
-over processes gives those of one process. Each is tested against a slow float64 version. A moment that is not ``valid``
-(nothing was observed in it) is no anchor, no positive and no negative.
+What lives here: the noise-contrastive losses of CPC and of soft equivariance, and the hierarchical contrast of TS2Vec. Each
+takes the rows of this process and gathers those of the others (:func:`biossl.distributed.all_gather`): every process returns
+the loss of the whole batch, and averaging parameter gradients over processes gives those of one process. Each is tested against
+a slow float64 version. A moment that is not ``valid`` (nothing was observed in it) is no anchor, no positive and no negative.
 """
 
 from __future__ import annotations

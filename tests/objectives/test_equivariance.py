@@ -42,7 +42,7 @@ HEAD = ProjectorConfig(hidden=8, out=6, norm="layer")
 
 
 def settings(**more: Any) -> EquivarianceConfig:
-    return EquivarianceConfig(**{"share": 1.0, "projector": HEAD} | more)
+    return EquivarianceConfig(**{"layer": 1, "share": 1.0, "projector": HEAD} | more)
 
 
 def encoder(spec: InputSpec = IMU, **config: Any) -> TransformerEncoder:
