@@ -2,7 +2,8 @@
 
 What lives here: the Augmentation base class, the base of its settings, and :class:`Pipeline`. What each augmentation does to
 tensors is in ``functional.py``, ``warp.py``, ``spectral.py`` and ``spatial.py`` (pure functions, no randomness); settings and
-draws are in ``amplitude.py``, ``timing.py``, ``frequency.py``, ``contacts.py``, ``montage.py`` and ``orientation.py``.
+draws are in ``amplitude.py``, ``timing.py``, ``frequency.py``, ``style.py``, ``contacts.py``, ``montage.py`` and
+``orientation.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Augmentation(nn.Module):
     """One transformation of a batch of windows.
 
     Subclasses implement :meth:`forward`, a pure function of (batch, keys, draw) in evaluation and training alike unless they
-    hold learned parameters. Unobserved samples stay 0 and unobserved, unless the augmentation says otherwise.
+    hold learned parameters. All but ``batch_style`` change a sample whatever the others of the batch are. Unobserved samples
+    stay 0 and unobserved, unless the augmentation says otherwise.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Pure functions on spectra: surrogates, frequency shift, band-stop and the two frequency-domain augmentations (FDA).
+"""Pure functions on spectra: surrogates, frequency shift, band-stop, styles, and the two frequency-domain augmentations (FDA).
 
 What lives here: batched functions of tensors, whose random numbers are arguments. All take the whole window's discrete Fourier
 transform, so a window is one period: what crosses one end comes in at the other. Gaps are to be bridged before
@@ -72,6 +72,29 @@ def band_stop(x: Tensor, centre_hz: Tensor, width_hz: float, sfreq: float, *, ed
     outside = (hz - centre_hz.to(torch.float64)[:, None]).abs() - width_hz / 2
     passes = (1 - torch.cos(torch.pi * (outside / edge_hz).clamp(0, 1))) / 2
     return torch.fft.irfft(torch.fft.rfft(x) * passes.to(x.dtype)[:, None], n=T)
+
+
+def in_band(n_samples: int, sfreq: float, band_hz: tuple[float, float], device: torch.device) -> Tensor:
+    """Which bins of the transform of T samples lie within a band, its ends included, bool (T // 2 + 1,)."""
+    hz = torch.arange(n_samples // 2 + 1, device=device, dtype=torch.float64) * (sfreq / n_samples)
+    return (hz >= band_hz[0]) & (hz <= band_hz[1])
+
+
+def take_style(x: Tensor, amplitude: Tensor, band: Tensor) -> Tensor:
+    """The amplitudes of another window within a band, one's own phases (batch styles standardisation, arXiv 2303.06088).
+
+    Parameters
+    ----------
+    x : Tensor, (B, C, T)
+    amplitude : Tensor, (C, F), F = T // 2 + 1
+        Absolute values of the transform of the window whose style is taken.
+    band : Tensor, bool, (F,)
+        Bins that are replaced (:func:`in_band`). A bin in which a window has nothing takes the amplitude with phase 0.
+    """
+    spectrum = torch.fft.rfft(x)
+    size = spectrum.abs()
+    unit = torch.where(size > 0, spectrum / torch.where(size > 0, size, 1.0), 1.0)
+    return torch.fft.irfft(torch.where(band, unit * amplitude.to(size.dtype), spectrum), n=x.shape[2])
 
 
 def fda_weights(score: Tensor, uniform: Tensor | None, *, temperature: float = 0.1) -> Tensor:

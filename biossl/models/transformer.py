@@ -330,7 +330,7 @@ class TransformerEncoder(nn.Module):
         Parameters
         ----------
         tokens : Tokens
-            From :meth:`tokenize`.
+            From :meth:`tokenize`, or a stretch of such (:func:`biossl.objectives.stretches.stretch`).
         keep : TimeKeep, Tensor or None
             None = all tokens. ``TimeKeep(index)``: kept time patches, the same for all channels; stays a grid, the fast
             form. Tensor int64: kept token numbers (lead-major), (K,) shared or (B, K) per sample, for masks that differ
@@ -445,12 +445,12 @@ class TransformerEncoder(nn.Module):
         return rows
 
     def _position(self, tokens: Tokens) -> Tensor:
-        """(C * P, D): rows of the table for the channels present."""
+        """(C * P, D): rows of the table for the channels present; a grid of fewer times has the table's first."""
         assert tokens.grid is not None
         if tokens.grid == self.grid:
             return self.position
-        P = tokens.grid[1]
-        number = tokens.channel[0] * P + torch.arange(P, device=tokens.x.device).repeat(tokens.grid[0])
+        n = tokens.grid[1]
+        number = tokens.channel[0].clamp_min(0) * self.grid[1] + torch.arange(n, device=tokens.x.device).repeat(tokens.grid[0])
         return self.position.index_select(0, number)
 
     def _layer(self, number: int) -> int:

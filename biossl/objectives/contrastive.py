@@ -20,8 +20,10 @@ from biossl.keys import Keys
 from biossl.models.heads import ProjectorConfig
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance
 from biossl.objectives.losses_contrastive import SameSubject, clocs_nce, nt_xent
 from biossl.objectives.masking import MaskConfig, PartitionMask, draw_masks, require_mask
+from biossl.objectives.regularizers import RegularizerConfig, window_regularizer, with_spread
 from biossl.objectives.views import (
     Pairing,
     both,
@@ -56,6 +58,9 @@ class SimCLRConfig:
     windows_per_subject : int
         For ``subjects``.
     projector : ProjectorConfig
+    regularizer : RegularizerConfig
+        Terms on the first view's pooled features.
+    equivariance : EquivarianceConfig or None
     """
 
     temperature: float = 0.2
@@ -65,6 +70,8 @@ class SimCLRConfig:
     sampler: Literal["uniform", "motion", "subjects"] = "uniform"
     windows_per_subject: int = 1
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+    regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
+    equivariance: EquivarianceConfig | None = None
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -107,6 +114,8 @@ class SimCLR(Objective):
         self.config, self.augment = config, augment
         self.encoder: TransformerEncoder = encoder
         self.projector = config.projector.build(encoder.dim)
+        self.regularizer = window_regularizer(encoder.dim, config.regularizer, objective="simclr")
+        self.equivariance = build_equivariance(encoder, config.equivariance)
         self.needs = SamplePlan(
             pairing=config.pairing, sampler=config.sampler, windows_per_subject=config.windows_per_subject, in_batch=True,
             several_subjects=config.same_subject != "negative",
@@ -120,7 +129,8 @@ class SimCLR(Objective):
             z1, z2, temperature=self.config.temperature, subject=batch.subject, same_subject=self.config.same_subject,
             valid=valid,
         )  # fmt: skip
-        return with_penalty(Outcome(loss, {"nt_xent": loss.detach()}, watched(h, z1)), self.augment)
+        outcome = with_spread(Outcome(loss, {"nt_xent": loss.detach()}, watched(h, z1)), self.regularizer, h, valid, keys)
+        return with_penalty(with_equivariance(outcome, self.equivariance, self.encoder, batch, keys), self.augment)
 
 
 @dataclass

@@ -24,6 +24,7 @@ from biossl.models.predictors import GridPredictor, LeadPredictor, PredictorConf
 from biossl.models.transformer import TransformerEncoder, channel_rows, pool_tokens, shared_rows, take_tokens
 from biossl.objectives.averaged import check_noise, noisy_tokens
 from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance
 from biossl.objectives.losses import l1, normalise_target, smooth_l1
 from biossl.objectives.masking import DrawnMask, MaskConfig, draw_masks, mask_prior, require_mask
 from biossl.objectives.regularizers import Regularizer, RegularizerConfig
@@ -60,7 +61,9 @@ class JEPAConfig:
         Weight of a smooth L1 (beta 2) between visible tokens, through one linear layer, and their own targets (after the
         visible-token distillation of DMJD, which has 1); 0 = off.
     regularizer : RegularizerConfig
-        VICReg or SIGReg terms on the visible tokens' features.
+        VICReg, SIGReg or KoLeo terms on the visible tokens' features.
+    equivariance : EquivarianceConfig or None
+        Its teacher is the target encoder.
     """
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
@@ -75,6 +78,7 @@ class JEPAConfig:
     n_masks: int = 1
     visible_weight: float = 0.0
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
+    equivariance: EquivarianceConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.ema_start <= self.ema_end <= 1.0:
@@ -137,7 +141,9 @@ class JEPA(Objective):
             self.predictor = GridPredictor(encoder.dim, encoder.grid, config.predictor)
         self.visible = nn.Linear(encoder.dim, encoder.dim) if config.visible_weight > 0 else None
         self.regularizer = Regularizer(encoder.dim, config.regularizer) if config.regularizer.name != "none" else None
-        self.needs = SamplePlan(in_batch=config.regularizer.name != "none" and config.regularizer.of == "pooled")
+        self.equivariance = build_equivariance(encoder, config.equivariance)
+        pooled = config.regularizer.name != "none" and config.regularizer.of == "pooled"
+        self.needs = SamplePlan(in_batch=pooled or config.equivariance is not None)
         self.train()
 
     def train(self, mode: bool = True) -> JEPA:
@@ -186,7 +192,10 @@ class JEPA(Objective):
             "target": target.flatten(0, 1)[count],
             "prediction": prediction.detach().flatten(0, 1)[count].float(),
         }
-        return with_penalty(Outcome(loss, terms, watch), self.augment)
+        outcome = with_equivariance(
+            Outcome(loss, terms, watch), self.equivariance, self.encoder, batch, keys, teacher=self.target
+        )  # fmt: skip
+        return with_penalty(outcome, self.augment)
 
     @torch.no_grad()
     def _teach(self, batch: Batch, keys: Keys) -> tuple[Encoded, Tensor | None]:

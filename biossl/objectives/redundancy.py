@@ -18,8 +18,10 @@ from biossl.keys import Keys
 from biossl.models.heads import ProjectorConfig
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance
 from biossl.objectives.losses_contrastive import barlow_twins, vicreg
 from biossl.objectives.masking import MaskConfig
+from biossl.objectives.regularizers import RegularizerConfig, window_regularizer, with_spread
 from biossl.objectives.views import (
     Pairing,
     check_pairing,
@@ -47,6 +49,9 @@ class VICRegConfig:
     pairing, pairing_share
         As in :class:`~biossl.objectives.contrastive.SimCLRConfig`.
     projector : ProjectorConfig
+    regularizer : RegularizerConfig
+        Terms on the first view's pooled features.
+    equivariance : EquivarianceConfig or None
     """
 
     name: ClassVar[str] = "vicreg"
@@ -56,10 +61,14 @@ class VICRegConfig:
     pairing: Pairing = "none"
     pairing_share: float = 1.0
     projector: ProjectorConfig = field(default_factory=_expander)
+    regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
+    equivariance: EquivarianceConfig | None = None
 
     def __post_init__(self) -> None:
         if min(self.invariance, self.variance, self.covariance) < 0 or self.invariance + self.variance <= 0:
             raise ValueError("weights must be at least 0, and invariance or variance above it")
+        if self.regularizer.name == "vicreg":
+            raise ValueError("regularizer vicreg has the terms of the loss itself; set variance and covariance instead")
         check_pairing(self.pairing, self.pairing_share)
 
     def loss(self, z1: Tensor, z2: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -80,6 +89,9 @@ class BarlowTwinsConfig:
     pairing, pairing_share
         As in :class:`~biossl.objectives.contrastive.SimCLRConfig`.
     projector : ProjectorConfig
+    regularizer : RegularizerConfig
+        Terms on the first view's pooled features.
+    equivariance : EquivarianceConfig or None
     """
 
     name: ClassVar[str] = "barlow_twins"
@@ -87,6 +99,8 @@ class BarlowTwinsConfig:
     pairing: Pairing = "none"
     pairing_share: float = 1.0
     projector: ProjectorConfig = field(default_factory=_expander)
+    regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
+    equivariance: EquivarianceConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.lam > 0:
@@ -129,6 +143,8 @@ class RedundancyReduction(Objective):
         self.config, self.augment = config, augment
         self.encoder: TransformerEncoder = encoder
         self.projector = config.projector.build(encoder.dim)
+        self.regularizer = window_regularizer(encoder.dim, config.regularizer, objective=config.name)
+        self.equivariance = build_equivariance(encoder, config.equivariance)
         self.needs = SamplePlan(pairing=config.pairing, in_batch=True)
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
@@ -136,4 +152,6 @@ class RedundancyReduction(Objective):
         views = two_views(batch, keys, self.augment, pairing=self.config.pairing, share=self.config.pairing_share)
         h, z1, z2, valid = project_views(self.encoder, self.projector, views)
         loss, terms = self.config.loss(z1, z2, valid)
-        return with_penalty(Outcome(loss, {k: v.detach() for k, v in terms.items()}, watched(h, z1)), self.augment)
+        outcome = Outcome(loss, {k: v.detach() for k, v in terms.items()}, watched(h, z1))
+        outcome = with_spread(outcome, self.regularizer, h, valid, keys)
+        return with_penalty(with_equivariance(outcome, self.equivariance, self.encoder, batch, keys), self.augment)

@@ -46,6 +46,7 @@ CONFIGS: dict[str, dict[str, str]] = {
         "fourier_surrogate": "biossl.augment.frequency:FourierSurrogate",
         "frequency_shift": "biossl.augment.frequency:FrequencyShift",
         "band_stop": "biossl.augment.frequency:BandStop",
+        "batch_style": "biossl.augment.style:BatchStyle",
         "fda": "biossl.augment.frequency:FDAConfig",
         "fda_free": "biossl.augment.frequency:FDAFree",
         "baseline_wander": "biossl.augment.contacts:BaselineWander",
@@ -74,6 +75,8 @@ CONFIGS: dict[str, dict[str, str]] = {
         "reconstruction": "biossl.objectives.reconstruction:ReconstructionConfig",
         "hybrid": "biossl.objectives.hybrid:HybridConfig",
         "transformations": "biossl.objectives.transformations:TransformationsConfig",
+        "cpc": "biossl.objectives.cpc:CPCConfig",
+        "ts2vec": "biossl.objectives.ts2vec:TS2VecConfig",
     },
     "schedule": {
         "warmup_cosine": "biossl.schedules:WarmupCosine",
@@ -104,6 +107,8 @@ OBJECTIVES: dict[str, str] = {
     "reconstruction": "biossl.objectives.reconstruction:Reconstruction",
     "hybrid": "biossl.objectives.hybrid:Hybrid",
     "transformations": "biossl.objectives.transformations:Transformations",
+    "cpc": "biossl.objectives.cpc:CPC",
+    "ts2vec": "biossl.objectives.ts2vec:TS2Vec",
 }
 
 _INIT_DRAW = 0x1417  # keeps the initialisation apart from every other use of the seed

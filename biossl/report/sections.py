@@ -47,6 +47,9 @@ LOGGED = {
     "covariance": "loss term: covariance of features (0 = none says what another says)",
     "invariance": "loss term: distance of two views", "sigreg": "loss term: distance from a standard normal",
     "agreement": "loss term: distance of the views", "contrast": "loss term: contrastive", "nt_xent": "loss term: contrastive (NT-Xent)",
+    "instance": "loss term: contrast between windows", "temporal": "loss term: contrast between times of a window",
+    "equivariance": "loss term: tokens of transformed windows against moved tokens",
+    "koleo": "loss term: distance to the nearest other window (-log; lower = further apart)",
     "nce": "loss term: contrastive (InfoNCE)", "penalty": "loss term: penalty of the augmentation",
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantise": {"step": AMOUNT},
     "band_stop": {"centre_hz": [2.0, 20.0]},
     "fda_free": {"band_hz": [0.5, 20.0]},
+    "batch_style": {"band_hz": [0.0, 5.0]},
     "baseline_wander": {"amplitude": AMOUNT},
     "mains": {"amplitude": AMOUNT},
     "electrode_motion": {"amplitude": AMOUNT, "share": 0.9},
@@ -33,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lead_reversal": {"swaps": ["RA-LA", "LA-LL", "V1-V2"]},
 }
 BULK = {"jitter"}  # noise from a generator of (seed, step, micro-batch, rank)
+OF_THE_BATCH = {"batch_style"}  # looks at the other windows, by its nature
 MOVES_FLAGS = {
     "time_reverse", "permutation", "time_warp", "crop_resize", "rate_jitter", "time_mask", "lead_dropout", "lead_reversal",
     "rereference", "side_swap_eeg", "rotation", "tilt",
@@ -109,7 +111,7 @@ def test_same_keys_same_result_other_keys_another(name: str, modality: str) -> N
 
 @pytest.mark.parametrize(("name", "modality"), cases())
 def test_a_sample_does_not_depend_on_its_micro_batch(name: str, modality: str) -> None:
-    """Except the bulk noise of jitter: which samples get it does not depend, the noise does."""
+    """Except the bulk noise of jitter and the style of a batch: which samples get it does not depend, the noise or style does."""
     spec = spec_of(modality)
     batch, augmentation = windows(spec, gaps=True), make(name, spec, p=0.5)
     together = augmentation(batch, keys(6), 10)
@@ -118,7 +120,9 @@ def test_a_sample_does_not_depend_on_its_micro_batch(name: str, modality: str) -
         one = Batch(batch.x[i : i + 1], batch.channels, batch.sfreq, observed=batch.observed[i : i + 1])
         alone = augmentation(one, keys(1, first=i), 10)
         assert alone.observed is not None and torch.equal(alone.observed, together.observed[i : i + 1])
-        if name in BULK:
+        if name in OF_THE_BATCH:
+            torch.testing.assert_close(alone.x, one.x, atol=1e-5, rtol=1e-5)  # its own style
+        elif name in BULK:
             assert torch.equal(alone.x, one.x) == torch.equal(together.x[i], batch.x[i])
         else:
             torch.testing.assert_close(alone.x, together.x[i : i + 1], atol=1e-5, rtol=1e-5)
@@ -203,6 +207,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("permutation", {"segments": 1}, "at least 2"),
     ("fourier_surrogate", {"magnitude": 2.0}, "magnitude is 2"),
     ("band_stop", {"centre_hz": [5.0, 1.0]}, "centre_hz is [5.0, 1.0]"),
+    ("batch_style", {"band_hz": [2.0, 1.0]}, "band_hz is [2.0, 1.0]; it is [least, most]"),
     ("fda", {"temperature": 0.0}, "temperature is above 0"),
     ("fda_free", {"power": 0.0}, "power is above 0"),
     ("mains", {"amplitude": {"ecg": 0.1}, "hz": 55}, "cannot be 55"),
@@ -230,6 +235,8 @@ UNFIT: list[tuple[str, dict[str, Any], InputSpec, str]] = [
     ("mains", {"amplitude": {"ecg": 0.1}}, replace(spec_of("ecg"), sfreq=100.0), "not below half the rate, 50 Hz"),
     ("band_stop", {"centre_hz": [1.0, 64.0]}, spec_of("eeg"), "centre_hz plus half of width_hz: 65 Hz"),
     ("fda_free", {}, replace(spec_of("imu"), sfreq=50.0), "band_hz: 40 Hz is not below half the rate, 25 Hz"),
+    ("batch_style", {"band_hz": [0.1, 0.2]}, spec_of("ecg"), "no frequency of a window of 0.4 s lies in [0.1, 0.2]"),
+    ("batch_style", {"band_hz": [0.0, 300.0]}, spec_of("ecg"), "band_hz: 300 Hz is not below half the rate"),
     ("permutation", {"segments": 500}, spec_of("imu"), "500 segments of 100 samples"),
 ]
 
