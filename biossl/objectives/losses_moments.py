@@ -56,7 +56,7 @@ def cpc_nce(
     --------
     >>> z = torch.eye(4).view(2, 2, 4)
     >>> round(float(cpc_nce(z, z, temperature=0.5)), 4)  # log(1 + 3 exp(-2))
-    0.3407
+    0.3408
     """
     with full_precision(prediction):
         B, K = prediction.shape[:2]
