@@ -14,7 +14,7 @@ from training_toys import small_recipe
 from biossl.checkpoint import load_encoder
 from biossl.compare import compare, jobs
 from biossl.compare import run as module
-from biossl.compare.plan import make_folds
+from biossl.compare.plan import for_budget, make_folds
 from biossl.compare.table import gather
 from biossl.corpus import seen
 from biossl.errors import RequestError
@@ -75,13 +75,20 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(corpus, finished, tmp
 
 def test_jobs_side_by_side_give_the_numbers_of_one_after_the_other(corpus, tmp_path, capfd):
     """Runs are trained in processes of their own, on fold splits that are in memory only."""
-    settings = SETTINGS | {"seeds": [0], "fractions": [1.0], "n_subjects": [], "draws": 1, "corrupt": []}
-    results = [compare(two_recipes()[:1], corpus, "group", out=tmp_path / f"{n}", n_jobs=n, **settings) for n in (1, 2)]
-    # of the same size in another process: the other two were made small for these tests in this one
-    alike = [[s for s in r["scores"] if s["model"] not in ("MiniRocket", "from scratch")] for r in results]
-    assert alike[0] == alike[1] and len(alike[0]) == 6
+    rows, parts, _ = make_folds(corpus, "group", split=None, folds=2, within=None)
+    found = []
+    for n in (1, 2):
+        recipe = for_budget(small_recipe(), 4, 0)
+        common = jobs.Common(rows, parts, [jobs.ALL], [], [0], 1, "mean", (), tmp_path / f"{n}", recipe)
+        work = jobs.make_jobs(common, [[recipe]], [[[(f.corpus, 1.0)]] for f in parts], corpus, "group")
+        # the trained baselines, made small for these tests, would be of full size in another process
+        work = [j for j in work if j.model in (recipe.name, jobs.RANDOM)]
+        assert module._work(work, common, n).keys() == {j.name for j in work}
+        found.append([jobs.predictions(j, common) for j in work])
+    for one, other in zip(*found, strict=True):
+        assert one.keys() == other.keys() and all((one[k] == other[k]).all() for k in one)
     said = capfd.readouterr().err
-    assert "compare: 10 of 10 jobs done: " in said and "job 1 of 10: first, seed 0, fold 0" in said
+    assert "compare: 4 of 4 jobs done: " in said and f"job 1 of 4: {small_recipe().name}, seed 0, fold 0" in said
 
 
 def test_a_finished_comparison_is_read_and_another_request_is_refused(corpus, finished):

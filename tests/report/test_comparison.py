@@ -28,7 +28,7 @@ def result():
     pair = {"model": "jepa <a>", "head": "linear", "minus": "from scratch", "minus_head": "network", "metric": "macro_f1"}
     return {
         "biossl": "0", "commit": "c", "date": "d", "label": "state", "kind": "multiclass", "metric": "macro_f1", "within": None,
-        "request": {"identity": ["subject"]}, "corpus": {"name": "set", "view": "main"}, "seeds": [0, 1], "pool": "mean",
+        "request": {"identity": ["subject"]}, "corpus": {"name": "set", "view": "main"}, "seeds": [0, 1], "pool": "mean", "pretrained_on": ["long"],
         "budget": {"kind": "steps", "amount": 10}, "folds": [{"split": "official", "train": counts, "judged": counts}],
         "recipes": [{"name": "jepa <a>", "steps": 10, "flops": 1e9, "hash": "h", "source": "s"}],
         "models": [
@@ -54,6 +54,7 @@ def test_the_text_holds_every_figure_and_marks_what_excludes_zero(result):
         "0.400 (0.100)",
         "1.00e+09",
         "openings",
+        "pretrained on long",
         "note: 2 seeds",
     ):
         assert part in text
