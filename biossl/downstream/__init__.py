@@ -1,0 +1,1 @@
+"""From embeddings to clinical answers: fine-tuning, locked models, what a model does not know, what it looks at."""
