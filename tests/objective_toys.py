@@ -54,8 +54,8 @@ def reading(model: Objective, spec: InputSpec) -> dict[str, float]:
 def _gradients(number: int, model: Objective, batch: Batch, keys: Keys) -> dict[str, list[float]]:
     n = len(batch) // 2
     mine = slice(n * number, n * number + n)
-    subject = None if batch.subject is None else batch.subject[mine]
-    part = Batch(batch.x[mine], batch.channels, batch.sfreq, subject=subject)
+    observed, subject = (None if t is None else t[mine] for t in (batch.observed, batch.subject))
+    part = Batch(batch.x[mine], batch.channels, batch.sfreq, observed=observed, subject=subject)
     model.step(part, step=5, keys=Keys(keys.seed, keys.step, keys.position[mine], rank=number)).loss.backward()
     out = {}
     for name, p in model.named_parameters():

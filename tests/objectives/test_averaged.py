@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def test_byol_predicts_the_copys_projections_and_simsiam_its_own(ema: Any) -> No
     outcome.loss.backward()
     assert all(p.grad is None for _, target in model.ema_pairs() for p in target.parameters())
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", ["moco", "byol", "dino"])
+def test_a_copied_objective_averages_its_own_networks(name: str) -> None:
+    model = make(name)
+    other = copy.deepcopy(model)
+    (source, target), (head, copied) = other.ema_pairs()
+    assert source is other.encoder and target is other.teacher.encoder and copied is other.teacher.head
+    assert head is (other.head if name == "dino" else other.projector)
+    assert [k for k in model.state_dict() if "sources" in k] == []  # nor is anything saved twice
 
 
 @pytest.mark.parametrize("name", NAMES)
