@@ -46,8 +46,8 @@ def encoder(tokenizer: Any = "channel") -> TransformerEncoder:
     return TransformerEncoder(SPEC, EncoderConfig(dim=16, depth=2, heads=2, patch_s=0.2, init="fan_in", tokenizer=tokenizer))
 
 
-def gain() -> Pipeline:
-    return Pipeline([Gain(factor=[0.5, 2.0], per_channel=True).build(SPEC)])
+def gain(p: float = 1.0) -> Pipeline:
+    return Pipeline([Gain(factor=[0.5, 2.0], per_channel=True, p=p).build(SPEC)])
 
 
 def windows(seed: int = 1, *, pair: bool = True, n: int = 4) -> Batch:

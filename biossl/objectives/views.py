@@ -181,7 +181,7 @@ class TwoViews(Objective, Generic[C]):
     ) -> None:
         super().__init__()
         require_no_mask(mask, objective=config.name)
-        if augment is None and config.pairing == "none":
+        if (augment is None or augment.idle) and config.pairing == "none":
             raise RequestError(
                 f"objective {config.name}: without augmentations and without pairing both views are the same window; give augment: "
                 "a policy or a list, or objective.pairing: adjacent"

@@ -110,7 +110,8 @@ def test_a_planted_collapse_is_noticed(name: str, corpus: Corpus) -> None:
 def test_a_mask_or_two_equal_views_are_one_line(name: str) -> None:
     cls, config, own = MAKE[name]
     called = "byol" if name == "simsiam" else name
-    for kw, match in (({"augment": None}, f"objective {called}: without augmentations and without pairing both views are the same"),
+    same = f"objective {called}: without augmentations and without pairing both views are the same"
+    for kw, match in (({"augment": None}, same), ({"augment": gain(p=0.0)}, same),
                       ({"augment": gain(), "mask": RandomMask(0.5)}, f"objective {called} hides nothing; leave the section out")):  # fmt: skip
         with pytest.raises(RequestError, match=match) as error:
             cls(encoder(), config(**own), **kw)
