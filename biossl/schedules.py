@@ -122,6 +122,13 @@ def infinite(
     return _cosine((step - warmup_steps) / max(cooldown_steps, 1), peak, constant_lr)
 
 
+def _check(schedule: WarmupCosine | ConstantCooldown | Infinite) -> None:
+    """ValueError for a phase or a rate below 0."""
+    for name, value in vars(schedule).items():
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, not {value:g}")
+
+
 @dataclass
 class WarmupCosine:
     """See :func:`warmup_cosine`."""
@@ -130,6 +137,13 @@ class WarmupCosine:
     start_lr: float = 1e-6
     floor_lr: float = 1e-6
     from_start: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def least_steps(self) -> int:
+        """Steps that hold all phases one after the other."""
+        return self.warmup_steps
 
     def released_from(self, total: int) -> int | None:
         """None: the rate falls throughout, so there is no point to go on from."""
@@ -157,6 +171,13 @@ class ConstantCooldown:
     start_lr: float = 1e-6
     floor_lr: float = 1e-6
 
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def least_steps(self) -> int:
+        """Steps that hold all phases one after the other."""
+        return self.warmup_steps + self.cooldown_steps
+
     def value(self, step: int, *, peak: float, total: int) -> float:
         """Learning rate at ``step``."""
         return constant_cooldown(
@@ -170,8 +191,11 @@ class ConstantCooldown:
         )
 
     def released_from(self, total: int) -> int | None:
-        """Finished steps after which the rate only falls, for release: from there a run can be gone on with."""
-        return max(total - self.cooldown_steps, 1)
+        """Finished steps after which the rate only falls, for release: from there a run can be gone on with.
+
+        None where the run is too short for its phases, so that the rate never was constant.
+        """
+        return max(total - self.cooldown_steps, 1) if total >= self.least_steps() else None
 
     def from_constant(self) -> ConstantCooldown:
         """The schedule of a run that goes on: no warm-up."""
@@ -189,6 +213,17 @@ class Infinite:
     start_lr: float = 1e-6
     floor_lr: float = 1e-6
 
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.constant_lr <= 0 or self.floor_lr <= 0:
+            raise ValueError(
+                f"constant_lr and floor_lr must be above 0, not {self.constant_lr:g} and {self.floor_lr:g}: the anneal divides by them"
+            )
+
+    def least_steps(self) -> int:
+        """Steps that hold all phases one after the other."""
+        return self.warmup_steps + self.cooldown_steps + self.anneal_steps
+
     def value(self, step: int, *, peak: float, total: int) -> float:
         """Learning rate at ``step``."""
         return infinite(
@@ -204,8 +239,11 @@ class Infinite:
         )
 
     def released_from(self, total: int) -> int | None:
-        """Finished steps after which the rate only falls, for release: from there a run can be gone on with."""
-        return max(total - self.anneal_steps, 1)
+        """Finished steps after which the rate only falls, for release: from there a run can be gone on with.
+
+        None where the run is too short for its phases, so that the rate never was constant.
+        """
+        return max(total - self.anneal_steps, 1) if total >= self.least_steps() else None
 
     def from_constant(self) -> Infinite:
         """The schedule of a run that goes on: neither warm-up nor cool-down, ``constant_lr`` from the first step."""

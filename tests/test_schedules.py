@@ -69,3 +69,25 @@ def test_linear_ramp_hits_both_ends_and_a_run_of_no_steps_is_at_its_end():
     assert linear_ramp(50, total=100, start=0.996, end=1.0) == pytest.approx(0.998)
     assert linear_ramp(100, total=100, start=0.996, end=1.0) == 1.0 == linear_ramp(400, total=100, start=0.996, end=1.0)
     assert linear_ramp(0, total=0, start=0.5, end=1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: WarmupCosine(warmup_steps=-3), "warmup_steps must be at least 0, not -3"),
+        (lambda: WarmupCosine(warmup_steps=3, floor_lr=-1.0), "floor_lr must be at least 0, not -1"),
+        (lambda: ConstantCooldown(warmup_steps=3, cooldown_steps=-1), "cooldown_steps must be at least 0, not -1"),
+        (lambda: Infinite(warmup_steps=0, cooldown_steps=0, constant_lr=0.0, anneal_steps=2), "must be above 0, not 0"),
+    ],
+)
+def test_a_phase_or_a_rate_that_cannot_be_is_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_a_run_too_short_for_its_phases_is_no_run_to_go_on_from():
+    """Its checkpoint before the anneal would lie inside the warm-up or the cool-down."""
+    endless = Infinite(warmup_steps=5, cooldown_steps=10, constant_lr=0.4, anneal_steps=10)
+    falling = ConstantCooldown(warmup_steps=10, cooldown_steps=10)
+    assert (endless.released_from(24), endless.released_from(25)) == (None, 15)
+    assert (falling.released_from(19), falling.released_from(20)) == (None, 10)

@@ -239,6 +239,15 @@ class Pipeline(nn.Module):
                 batch = part(batch, keys, _FIRST_DRAW + view * _VIEW_DRAWS + i * _PART_DRAWS)
         return batch
 
+    @property
+    def idle(self) -> bool:
+        """Whether no part can change a window: there is none, or each has probability 0."""
+        return not any(part.config.p > 0 if isinstance(part, Applied) else True for part in self.parts)
+
+    def breaking(self, key: str) -> bool:
+        """Whether a part destroys what ``key`` of :data:`DEPENDENCES` names."""
+        return any(isinstance(part, Augmentation) and key in part.breaks for part in self.parts)
+
     def penalty(self) -> Tensor | None:
         """Sum of the parts' penalties; None when there is none."""
         terms = [t for part in self.parts if isinstance(part, Augmentation) and (t := part.penalty()) is not None]

@@ -34,6 +34,11 @@ class LeadDropout(Settings):
     def _breaks(self) -> set[str]:
         return {"channel"}
 
+    def _tables(self, spec: InputSpec) -> dict[str, Tensor]:
+        if len(spec.ch_names) < 2:
+            raise RequestError("the windows have one channel, and one always stays; remove it, or take time_mask")
+        return {}
+
     def _change(self, batch: Batch, keys: Keys, draw: int, tables: dict[str, Tensor]) -> Batch:
         C = len(batch.channels)
         u = keys.uniform((C,), draw)

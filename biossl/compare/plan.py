@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biossl import protocol
-from biossl.augment.depends import breaking
 from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
 from biossl.errors import DataError, RequestError
@@ -113,14 +112,6 @@ def own_steps(recipes: Sequence[Recipe]) -> int:
     return recipes[0].train.steps
 
 
-def refuse_breaking(recipes: Sequence[Recipe], corpus: Corpus, label: str) -> None:
-    """RequestError when an augmentation destroys what the card says the label depends on."""
-    described = corpus.card.labels.get(label)
-    for recipe in recipes:
-        for line in breaking(recipe.augment, described.depends if described is not None else ()):
-            raise RequestError(f"{recipe.source or recipe.name}: {line} (label '{label}')")
-
-
 def _first_difference(a: Any, b: Any, key: str) -> str:
     if isinstance(a, dict) and isinstance(b, dict):
         for name in sorted({*a, *b}):
@@ -210,6 +201,8 @@ def make_folds(
     if name is None and folds is None:
         raise RequestError(f"{corpus.path}: it has no split; give --folds K, or make one with `biossl split`")
     own = 0
+    if name is not None:
+        corpus.split(name)  # one that is not there is told by its name
     if folds is None and name is not None and ":" not in name:
         from biossl.corpus.splits import n_folds
 
@@ -247,7 +240,10 @@ def _grouped(corpus: Corpus, rows: Rows, folds: int, split: str | None, within: 
     inside = np.ones(len(subject), bool)
     if within is not None:
         assert split is not None
-        inside = corpus.split(split).to_numpy().astype(str) == within
+        part = corpus.split(split).to_numpy().astype(str)
+        inside = part == within
+        if not inside.any():
+            raise RequestError(f"--within {within}: no part of split '{split}'; its parts: {', '.join(sorted(set(part) - {''}))}")
     used = np.flatnonzero(inside[rows.index])
     people = len(np.unique(rows.subject[used]))
     if not 2 <= folds <= people:

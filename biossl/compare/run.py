@@ -29,7 +29,7 @@ from biossl.compare.cost import Cost, measure, steps_for
 from biossl.compare.identity import check_identity
 from biossl.compare.jobs import Common, Job, do, load, make_jobs, slug
 from biossl.compare.mixtures import Mixture, Sources, check_mixtures
-from biossl.compare.plan import ALL, N_DRAWS, agree, for_budget, make_folds, make_settings, own_steps, refuse_breaking
+from biossl.compare.plan import ALL, N_DRAWS, agree, for_budget, make_folds, make_settings, own_steps
 from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
 from biossl.errors import DataError, RequestError
@@ -37,6 +37,7 @@ from biossl.ledger import FILE, commit, openings, record_opening
 from biossl.models.transformer import pool_parts
 from biossl.probe import count_rows
 from biossl.recipe.limits import check_limits
+from biossl.recipe.plan import refuse_breaking
 from biossl.recipe.schema import Recipe
 
 FORMAT = 1

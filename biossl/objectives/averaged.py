@@ -1,7 +1,7 @@
 """What objectives with an averaged copy of their network have in common: the copy, its momentum, noise in what it sees.
 
-What lives here: :class:`Teacher`, for objectives that compare projections (``moco.py``, ``byol.py``, ``clustering.py``), and
-:func:`noisy_tokens`, which ``jepa.py`` uses too. The averaging itself is the training loop's.
+What lives here: :class:`Teacher` and :class:`Averaged`, for objectives that compare projections (``moco.py``, ``byol.py``,
+``clustering.py``), and :func:`noisy_tokens`, which ``jepa.py`` uses too. The averaging itself is the training loop's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from biossl.augment.functional import normal
 from biossl.batch import Batch, Tokens
 from biossl.keys import Keys
 from biossl.models.transformer import TransformerEncoder
+from biossl.objectives.base import Objective
 from biossl.objectives.views import pooled
+from biossl.schedules import cosine_ramp
 
 _NOISE = 960_000  # draw number of the first view's noise, between those of views and of augmentations
 
@@ -48,6 +50,7 @@ class Teacher(nn.Module):
 
     def __init__(self, encoder: TransformerEncoder, head: nn.Module, *, noise: float = 0.0) -> None:
         super().__init__()
+        self._sources = (encoder, head)  # in a tuple they are not registered: their weights are the objective's
         self.noise = noise
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
         self.head = copy.deepcopy(head).requires_grad_(False)
@@ -72,9 +75,36 @@ class Teacher(nn.Module):
         """What the head makes of features (B, D)."""
         return self.head(features, valid)
 
-    def pairs(self, encoder: nn.Module, head: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-        """``ema_pairs`` of an objective with these sources."""
+    def targets(self, views: tuple[Batch, Batch], keys: Keys, valid: Tensor | None) -> tuple[Any, Any]:
+        """What the head makes of each view, where ``valid`` windows count."""
+        seen = [self.features(view, keys, view=v)[0] for v, view in enumerate(views)]
+        first, second = (self.project(h, valid) for h in seen)
+        return first, second
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Encoder and head that were copied, each with its copy."""
+        encoder, head = self._sources
         return [(encoder, self.encoder), (head, self.head)]
+
+
+class Averaged(Objective):
+    """The side of an objective with a :class:`Teacher` that the training loop asks; mixed in beside ``TwoViews``.
+
+    A subclass sets ``config``, whose settings have ``ema_start`` and ``ema_end``, ``steps`` of the run, and ``teacher``, None where
+    its settings switch the copy off.
+    """
+
+    config: Any
+    steps: int
+    teacher: Teacher | None
+
+    def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Encoder and head, and the copies that make the targets; none without a teacher."""
+        return [] if self.teacher is None else self.teacher.pairs()
+
+    def ema_momentum(self, step: int) -> float:
+        """By a cosine from ``ema_start`` at step 0 to ``ema_end`` at the run's end."""
+        return cosine_ramp(step, total=self.steps, start=self.config.ema_start, end=self.config.ema_end)
 
 
 def noisy_tokens(tokens: Tokens, keys: Keys, level: float, *, view: int = 0) -> Tokens:

@@ -8,34 +8,22 @@ prototypes. Losses are in ``losses_clustering.py``, the copy in ``averaged.py``,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.distributed import all_gather
 from biossl.keys import Keys
 from biossl.models.heads import ProjectorConfig, PrototypeHead
 from biossl.models.transformer import TransformerEncoder
-from biossl.objectives.averaged import Teacher, check_momentum, check_noise
-from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.averaged import Averaged, Teacher, check_momentum, check_noise
+from biossl.objectives.base import Outcome, SamplePlan
 from biossl.objectives.losses_averaged import mean_of_rows
 from biossl.objectives.losses_clustering import centred_targets, sinkhorn, swapped_cross_entropy
-from biossl.objectives.masking import MaskConfig
-from biossl.objectives.views import (
-    Pairing,
-    both,
-    check_pairing,
-    check_temperature,
-    features,
-    require_no_mask,
-    require_two_views,
-    two_views,
-    watched,
-    with_penalty,
-)
-from biossl.schedules import cosine_ramp, linear_ramp
+from biossl.objectives.views import Pairing, TwoViews, check_pairing, check_temperature, watched, with_penalty
+from biossl.schedules import linear_ramp
 
 
 def _plain() -> ProjectorConfig:
@@ -68,11 +56,12 @@ class DINOConfig:
     teacher_noise : float
         Noise on the tokens that the teacher sees; see :func:`~biossl.objectives.averaged.noisy_tokens`. 0 = off.
     pairing, pairing_share
-        As in :class:`~biossl.objectives.contrastive.SimCLRConfig`.
+        As in :class:`~biossl.objectives.simclr.SimCLRConfig`.
     projector : ProjectorConfig
         Before the prototypes; as published without batch norm.
     """
 
+    name: ClassVar[str] = "dino"
     prototypes: int = 256
     temperature: float = 0.1
     teacher_start: float = 0.04
@@ -104,40 +93,18 @@ class DINOConfig:
         check_pairing(self.pairing, self.pairing_share)
 
 
-class DINO(Objective):
+class DINO(TwoViews[DINOConfig], Averaged):
     """The student's assignment of each view goes to the teacher's of the other.
-
-    Parameters
-    ----------
-    encoder : TransformerEncoder
-    config : DINOConfig
-    augment : Pipeline or None
-        Views 0 and 1 of it.
-    mask : None
-        None is used.
-    steps : int
-        Of the run, for momentum and temperature.
 
     Attributes
     ----------
     centre : Tensor, (prototypes,)
         Moving mean of the teacher's scores: a buffer that a checkpoint carries.
-
-    Raises
-    ------
-    RequestError
-        A mask; neither augmentations nor pairing.
     """
 
-    def __init__(
-        self, encoder: TransformerEncoder, config: DINOConfig, *, augment: Pipeline | None, mask: MaskConfig | None = None,
-        steps: int = 1,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        require_no_mask(mask, objective="dino")
-        require_two_views(augment, config.pairing, objective="dino")
-        self.config, self.augment, self.steps = config, augment, steps
-        self.encoder: TransformerEncoder = encoder
+    teacher: Teacher
+
+    def _build(self, encoder: TransformerEncoder, config: DINOConfig) -> None:
         self.head = PrototypeHead(encoder.dim, config.projector, config.prototypes)
         self.teacher = Teacher(encoder, self.head, noise=config.teacher_noise)
         self.centre: Tensor
@@ -150,12 +117,10 @@ class DINO(Objective):
 
         ``terms``: ``cross_entropy``; ``target_entropy``, 0 when targets are one prototype, log of their number when they are all.
         """
-        views = two_views(batch, keys, self.augment, pairing=self.config.pairing, share=self.config.pairing_share)
-        (h1, valid1), (h2, valid2) = (features(self.encoder, view) for view in views)
-        valid = both(valid1, valid2)
+        views = self.views(batch, keys)
+        h1, h2, valid = self.features(views)
         (z, scores1), (_, scores2) = (self.head(h, valid) for h in (h1, h2))
-        seen = [self.teacher.features(view, keys, view=v)[0] for v, view in enumerate(views)]
-        (_, taught1), (goal, taught2) = (self.teacher.project(h, valid) for h in seen)
+        (_, taught1), (goal, taught2) = self.teacher.targets(views, keys, valid)
         target1, target2 = (
             centred_targets(t, self.centre, temperature=self.teacher_temperature(step)) for t in (taught1, taught2)
         )
@@ -187,14 +152,6 @@ class DINO(Objective):
         moved = self.centre.lerp(total[:-1] / total[-1].clamp_min(1.0), 1.0 - self.config.centre_momentum)
         self.centre.copy_(torch.where(total[-1] > 0, moved, self.centre))
 
-    def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and head, and the copies that make the targets."""
-        return self.teacher.pairs(self.encoder, self.head)
-
-    def ema_momentum(self, step: int) -> float:
-        """By a cosine from ``ema_start`` at step 0 to ``ema_end`` at the run's end."""
-        return cosine_ramp(step, total=self.steps, start=self.config.ema_start, end=self.config.ema_end)
-
 
 @dataclass
 class SwAVConfig:
@@ -210,11 +167,12 @@ class SwAVConfig:
     iterations : int
         Rounds of balancing.
     pairing, pairing_share
-        As in :class:`~biossl.objectives.contrastive.SimCLRConfig`.
+        As in :class:`~biossl.objectives.simclr.SimCLRConfig`.
     projector : ProjectorConfig
         Before the prototypes.
     """
 
+    name: ClassVar[str] = "swav"
     prototypes: int = 32
     temperature: float = 0.1
     eps: float = 0.05
@@ -231,43 +189,16 @@ class SwAVConfig:
         check_pairing(self.pairing, self.pairing_share)
 
 
-class SwAV(Objective):
-    """The assignment of each view goes to the balanced code of the other.
+class SwAV(TwoViews[SwAVConfig]):
+    """The assignment of each view goes to the balanced code of the other."""
 
-    Parameters
-    ----------
-    encoder : TransformerEncoder
-    config : SwAVConfig
-    augment : Pipeline or None
-        Views 0 and 1 of it.
-    mask : None
-        None is used.
-    steps : int
-        Of the run; not used.
-
-    Raises
-    ------
-    RequestError
-        A mask; neither augmentations nor pairing.
-    """
-
-    def __init__(
-        self, encoder: TransformerEncoder, config: SwAVConfig, *, augment: Pipeline | None, mask: MaskConfig | None = None,
-        steps: int = 1,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        require_no_mask(mask, objective="swav")
-        require_two_views(augment, config.pairing, objective="swav")
-        self.config, self.augment = config, augment
-        self.encoder: TransformerEncoder = encoder
+    def _build(self, encoder: TransformerEncoder, config: SwAVConfig) -> None:
         self.head = PrototypeHead(encoder.dim, config.projector, config.prototypes)
         self.needs = SamplePlan(pairing=config.pairing, in_batch=True)
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
         """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`."""
-        views = two_views(batch, keys, self.augment, pairing=self.config.pairing, share=self.config.pairing_share)
-        (h1, valid1), (h2, valid2) = (features(self.encoder, view) for view in views)
-        valid = both(valid1, valid2)
+        h1, h2, valid = self.features(self.views(batch, keys))
         (z, scores1), (_, scores2) = (self.head(h, valid) for h in (h1, h2))
         code1, code2 = (
             sinkhorn(scores, eps=self.config.eps, iterations=self.config.iterations, valid=valid) for scores in (scores1, scores2)

@@ -30,6 +30,7 @@ from biossl.objectives.reconstruction import (
     ReconstructorConfig,
     explained,
     reconstruction_loss,
+    require_still,
     watched,
 )
 from biossl.objectives.views import pooled, two_views, with_penalty
@@ -97,7 +98,8 @@ class Hybrid(Objective):
     Raises
     ------
     RequestError
-        No mask, masks of varying size, no register to pool, a decoder that does not fit.
+        No mask, masks of varying size, no register to pool, a decoder that does not fit, an augmentation that moves samples away
+        from their targets.
     """
 
     needs = SamplePlan(in_batch=True)
@@ -116,6 +118,8 @@ class Hybrid(Objective):
             raise RequestError("mask: objective hybrid draws two masks of one size; give mask.ratio as one number")
         if config.pool == "register" and not encoder.config.registers:
             raise RequestError("objective.pool: 'register' needs model.registers of at least 1; set it, or take pool: mean")
+        if config.target != "tokens":
+            require_still(augment, where=f"objective.target: {config.target}")
         self.mask = require_mask(mask, encoder, objective="hybrid", n_masks=2)
         self.config, self.augment = config, augment
         self.encoder: TransformerEncoder = encoder

@@ -46,7 +46,7 @@ def require_patches(grid: tuple[int, int], least: int = 2) -> None:
     """RequestError unless a window has so many patches."""
     if grid[1] < least:
         raise RequestError(
-            f"mask: a window has {grid[1]} patches, this mask needs at least {least}; take a smaller encoder.patch_s"
+            f"mask: a window has {grid[1]} patches, this mask needs at least {least}; take a smaller model.patch_s"
         )
 
 

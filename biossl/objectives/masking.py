@@ -145,7 +145,7 @@ def mask_prior(mask: MaskConfig, batch: Batch, encoder: TransformerEncoder) -> T
     ----------
     mask : MaskConfig
     batch : Batch
-        As the encoder will see it: after augmentation.
+        As the encoder will see it, after augmentation; as recorded where one prior serves several views.
     encoder : TransformerEncoder
         Its grid is used; the prior ``attention`` reads its last block (give the EMA target where there is one).
     """

@@ -7,35 +7,21 @@ recipe, and its queue. The loss is in ``losses_averaged.py``, the copy in ``aver
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.distributed import all_gather
 from biossl.keys import Keys
 from biossl.models.heads import ProjectorConfig
 from biossl.models.transformer import TransformerEncoder
-from biossl.objectives.averaged import Teacher, check_momentum
-from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.averaged import Averaged, Teacher, check_momentum
+from biossl.objectives.base import Outcome, SamplePlan
 from biossl.objectives.losses_averaged import queue_nce
-from biossl.objectives.masking import MaskConfig
-from biossl.objectives.views import (
-    Pairing,
-    both,
-    check_pairing,
-    check_temperature,
-    features,
-    require_no_mask,
-    require_two_views,
-    two_views,
-    watched,
-    with_penalty,
-)
-from biossl.schedules import cosine_ramp
+from biossl.objectives.views import Pairing, TwoViews, both, check_pairing, check_temperature, features, watched, with_penalty
 
 
 def _projector() -> ProjectorConfig:
@@ -56,11 +42,12 @@ class MoCoConfig:
     ema_start, ema_end : float
         Momentum of the key network, by a cosine over all steps. Published: 0.999 throughout, for 200 epochs.
     pairing, pairing_share
-        As in :class:`~biossl.objectives.contrastive.SimCLRConfig`; the key is that of the second view.
+        As in :class:`~biossl.objectives.simclr.SimCLRConfig`; the key is that of the second view.
     projector : ProjectorConfig
         As published without batch norm, through which a query could know its key.
     """
 
+    name: ClassVar[str] = "moco"
     queue: int = 4096
     temperature: float = 0.2
     same_subject: Literal["negative", "drop"] = "negative"
@@ -133,35 +120,12 @@ class KeyQueue(nn.Module):
         self.next.copy_((self.next + fresh.sum()) % len(self.window))
 
 
-class MoCo(Objective):
-    """The query of a window's first view against the key of its second and the keys of earlier windows.
+class MoCo(TwoViews[MoCoConfig], Averaged):
+    """The query of a window's first view against the key of its second and the keys of earlier windows."""
 
-    Parameters
-    ----------
-    encoder : TransformerEncoder
-    config : MoCoConfig
-    augment : Pipeline or None
-        Views 0 and 1 of it.
-    mask : None
-        None is used.
-    steps : int
-        Of the run, for the momentum.
+    teacher: Teacher
 
-    Raises
-    ------
-    RequestError
-        A mask; neither augmentations nor pairing.
-    """
-
-    def __init__(
-        self, encoder: TransformerEncoder, config: MoCoConfig, *, augment: Pipeline | None, mask: MaskConfig | None = None,
-        steps: int = 1,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        require_no_mask(mask, objective="moco")
-        require_two_views(augment, config.pairing, objective="moco")
-        self.config, self.augment, self.steps = config, augment, steps
-        self.encoder: TransformerEncoder = encoder
+    def _build(self, encoder: TransformerEncoder, config: MoCoConfig) -> None:
         self.projector = config.projector.build(encoder.dim)
         self.teacher = Teacher(encoder, self.projector)
         self.queue = KeyQueue(config.queue, config.projector.out)
@@ -176,7 +140,7 @@ class MoCo(Objective):
         ``terms``: ``nce``, and ``compared``, the share of the queue that a window was compared with.
         """
         assert batch.subject is not None and batch.index is not None
-        first, second = two_views(batch, keys, self.augment, pairing=self.config.pairing, share=self.config.pairing_share)
+        first, second = self.views(batch, keys)
         h, valid1 = features(self.encoder, first)
         other, valid2 = self.teacher.features(second, keys)
         valid = both(valid1, valid2)
@@ -190,11 +154,3 @@ class MoCo(Objective):
     def after_step(self) -> None:
         """The keys of the step enter the queue."""
         self.queue.advance()
-
-    def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and projector, and the copies that make the keys."""
-        return self.teacher.pairs(self.encoder, self.projector)
-
-    def ema_momentum(self, step: int) -> float:
-        """By a cosine from ``ema_start`` at step 0 to ``ema_end`` at the run's end."""
-        return cosine_ramp(step, total=self.steps, start=self.config.ema_start, end=self.config.ema_end)

@@ -111,6 +111,14 @@ def reconstruction_loss(
     return ((values.flatten(1) * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)).mean()
 
 
+def require_still(augment: Pipeline | None, *, where: str) -> None:
+    """RequestError when samples as recorded are to be predicted from a view in which they lie elsewhere in time."""
+    if augment is not None and augment.breaking("timing"):
+        raise RequestError(
+            f"{where} predicts the samples as they were recorded, and an augmentation moves them in time (it breaks timing); remove it"
+        )
+
+
 class Reconstructor(nn.Module):
     """Decoder, target and loss of masked reconstruction, for an encoder that is given.
 
@@ -225,7 +233,8 @@ class Reconstruction(Objective):
     Raises
     ------
     RequestError
-        No mask, one that does not fit the windows, a target that does not fit the encoder's patches.
+        No mask, one that does not fit the windows, a target that does not fit the encoder's patches, an augmentation that moves
+        samples away from a clean target.
     """
 
     def __init__(
@@ -238,6 +247,8 @@ class Reconstruction(Objective):
         augment: Pipeline | None = None,
     ) -> None:
         super().__init__()
+        if config.target_of == "clean":
+            require_still(augment, where="objective.target_of: clean")
         self.config, self.augment = config, augment
         self.mask = require_mask(mask, encoder, objective="reconstruction", n_masks=config.n_masks)
         self.encoder: TransformerEncoder = encoder

@@ -12,26 +12,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.keys import Keys
 from biossl.models.heads import ProjectorConfig
 from biossl.models.transformer import TransformerEncoder
-from biossl.objectives.base import Objective, Outcome, SamplePlan
+from biossl.objectives.base import Outcome, SamplePlan
 from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance
 from biossl.objectives.losses_contrastive import barlow_twins, vicreg
-from biossl.objectives.masking import MaskConfig
 from biossl.objectives.regularizers import RegularizerConfig, window_regularizer, with_spread
-from biossl.objectives.views import (
-    Pairing,
-    check_pairing,
-    project_views,
-    require_no_mask,
-    require_two_views,
-    two_views,
-    watched,
-    with_penalty,
-)
+from biossl.objectives.views import Pairing, TwoViews, check_pairing, watched, with_penalty
 
 
 def _expander() -> ProjectorConfig:
@@ -47,7 +36,7 @@ class VICRegConfig:
     invariance, variance, covariance : float
         Weights.
     pairing, pairing_share
-        As in :class:`~biossl.objectives.contrastive.SimCLRConfig`.
+        As in :class:`~biossl.objectives.simclr.SimCLRConfig`.
     projector : ProjectorConfig
     regularizer : RegularizerConfig
         Terms on the first view's pooled features.
@@ -87,7 +76,7 @@ class BarlowTwinsConfig:
     lam : float
         Weight of what is off the diagonal.
     pairing, pairing_share
-        As in :class:`~biossl.objectives.contrastive.SimCLRConfig`.
+        As in :class:`~biossl.objectives.simclr.SimCLRConfig`.
     projector : ProjectorConfig
     regularizer : RegularizerConfig
         Terms on the first view's pooled features.
@@ -113,35 +102,10 @@ class BarlowTwinsConfig:
         return sum(terms.values(), z1.new_zeros(())), terms
 
 
-class RedundancyReduction(Objective):
-    """Two views of a window under the loss of the settings.
+class RedundancyReduction(TwoViews[VICRegConfig | BarlowTwinsConfig]):
+    """Two views of a window under the loss of the settings."""
 
-    Parameters
-    ----------
-    encoder : TransformerEncoder
-    config : VICRegConfig or BarlowTwinsConfig
-    augment : Pipeline or None
-        Views 0 and 1 of it.
-    mask : None
-        None is used.
-    steps : int
-        Of the run; not used.
-
-    Raises
-    ------
-    RequestError
-        A mask; neither augmentations nor pairing.
-    """
-
-    def __init__(
-        self, encoder: TransformerEncoder, config: VICRegConfig | BarlowTwinsConfig, *, augment: Pipeline | None,
-        mask: MaskConfig | None = None, steps: int = 1,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        require_no_mask(mask, objective=config.name)
-        require_two_views(augment, config.pairing, objective=config.name)
-        self.config, self.augment = config, augment
-        self.encoder: TransformerEncoder = encoder
+    def _build(self, encoder: TransformerEncoder, config: VICRegConfig | BarlowTwinsConfig) -> None:
         self.projector = config.projector.build(encoder.dim)
         self.regularizer = window_regularizer(encoder.dim, config.regularizer, objective=config.name)
         self.equivariance = build_equivariance(encoder, config.equivariance)
@@ -149,8 +113,8 @@ class RedundancyReduction(Objective):
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
         """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`. ``terms`` are those of ``config.loss``."""
-        views = two_views(batch, keys, self.augment, pairing=self.config.pairing, share=self.config.pairing_share)
-        h, z1, z2, valid = project_views(self.encoder, self.projector, views)
+        h, other, valid = self.features(self.views(batch, keys))
+        z1, z2 = (self.projector(each, valid) for each in (h, other))
         loss, terms = self.config.loss(z1, z2, valid)
         outcome = Outcome(loss, {k: v.detach() for k, v in terms.items()}, watched(h, z1))
         outcome = with_spread(outcome, self.regularizer, h, valid, keys)

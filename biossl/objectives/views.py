@@ -1,13 +1,14 @@
 """What the objectives that compare two views of a window have in common: making the views, pooling them, watching them.
 
-What lives here: plain functions, used by ``contrastive.py``, ``redundancy.py`` and the objectives with an averaged copy. The
-losses are in ``losses_contrastive.py`` and ``losses_averaged.py``; which window is the partner of which is the loader's.
+What lives here: plain functions, and :class:`TwoViews`, the base of SimCLR, VICReg, Barlow Twins, MoCo, BYOL, DINO and SwAV, which
+puts them together. The losses are in ``losses_contrastive.py``, ``losses_averaged.py`` and ``losses_clustering.py``; which window
+is the partner of which is the loader's.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,8 @@ from biossl.batch import Batch, Encoded, Tokens
 from biossl.distributed import world_size
 from biossl.errors import RequestError
 from biossl.keys import Keys
-from biossl.models.heads import Projector
 from biossl.models.transformer import TransformerEncoder, pool_tokens
-from biossl.objectives.base import Outcome
+from biossl.objectives.base import Objective, Outcome
 from biossl.objectives.masking import MaskConfig
 
 Pairing = Literal["none", "adjacent", "same_subject"]
@@ -46,15 +46,6 @@ def require_no_mask(mask: MaskConfig | None, *, objective: str) -> None:
     """RequestError when a recipe gives a mask that would not be used."""
     if mask is not None:
         raise RequestError(f"key 'mask': objective {objective} hides nothing; leave the section out")
-
-
-def require_two_views(augment: Pipeline | None, pairing: Pairing, *, objective: str) -> None:
-    """RequestError when the two views of a window would be the same."""
-    if augment is None and pairing == "none":
-        raise RequestError(
-            f"objective {objective}: without augmentations and without pairing both views are the same window; give augment: a "
-            "policy or a list, or objective.pairing: adjacent"
-        )
 
 
 def two_views(batch: Batch, keys: Keys, augment: Pipeline | None, *, pairing: Pairing, share: float = 1.0) -> tuple[Batch, Batch]:
@@ -125,15 +116,6 @@ def features(encoder: TransformerEncoder, batch: Batch) -> tuple[Tensor, Tensor 
     return pooled(tokens, encoder.encode(tokens))
 
 
-def project_views(
-    encoder: TransformerEncoder, projector: Projector, views: tuple[Batch, Batch]
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Features of the first view (B, D), projections of both (B, E), and which windows count in both."""
-    (h1, valid1), (h2, valid2) = (features(encoder, view) for view in views)
-    valid = both(valid1, valid2)
-    return h1, projector(h1, valid), projector(h2, valid), valid
-
-
 def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """Rows that count in both; None = all."""
     return b if a is None else a if b is None else a & b
@@ -156,3 +138,67 @@ def with_penalty(outcome: Outcome, augment: Pipeline | None) -> Outcome:
         outcome.loss = outcome.loss + penalty
         outcome.terms["penalty"] = penalty.detach()
     return outcome
+
+
+class TwoViewsConfig(Protocol):
+    """What the settings of a :class:`TwoViews` objective have beside its own; each class states them, in its own order."""
+
+    name: ClassVar[str]
+    pairing: Pairing
+    pairing_share: float
+
+
+C = TypeVar("C", bound=TwoViewsConfig)
+
+
+class TwoViews(Objective, Generic[C]):
+    """An objective that compares two views of every window of a batch, its encoder behind both.
+
+    The one level between :class:`~biossl.objectives.base.Objective` and an objective. It holds what all of them have: encoder,
+    settings, augmentations, the length of the run, the checks below, and the way from a batch to views and to their features. A
+    subclass makes what stands behind the encoder in :meth:`_build` and computes its loss in ``step``.
+
+    Parameters
+    ----------
+    encoder : TransformerEncoder
+    config : TwoViewsConfig
+        The subclass's own.
+    augment : Pipeline or None
+        Views 0 and 1 of it.
+    mask : None
+        None is used.
+    steps : int
+        Of the run, for what changes over it.
+
+    Raises
+    ------
+    RequestError
+        A mask; neither augmentations nor pairing.
+    """
+
+    def __init__(
+        self, encoder: TransformerEncoder, config: C, *, augment: Pipeline | None, mask: MaskConfig | None = None, steps: int = 1
+    ) -> None:
+        super().__init__()
+        require_no_mask(mask, objective=config.name)
+        if (augment is None or augment.idle) and config.pairing == "none":
+            raise RequestError(
+                f"objective {config.name}: without augmentations and without pairing both views are the same window; give augment: "
+                "a policy or a list, or objective.pairing: adjacent"
+            )
+        self.config, self.augment, self.steps = config, augment, steps
+        self.encoder: TransformerEncoder = encoder
+        self._build(encoder, config)
+
+    def _build(self, encoder: TransformerEncoder, config: C) -> None:
+        """Make the networks behind the encoder and set ``needs``; called once, last of all."""
+        raise NotImplementedError  # every subclass
+
+    def views(self, batch: Batch, keys: Keys) -> tuple[Batch, Batch]:
+        """:func:`two_views` of a batch as the settings say."""
+        return two_views(batch, keys, self.augment, pairing=self.config.pairing, share=self.config.pairing_share)
+
+    def features(self, views: tuple[Batch, Batch]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """:func:`pooled` features (B, D) of each view, and which windows count in both."""
+        (h1, valid1), (h2, valid2) = (features(self.encoder, view) for view in views)
+        return h1, h2, both(valid1, valid2)

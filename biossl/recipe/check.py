@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from biossl.augment.depends import breaking
 from biossl.config import nearest
 from biossl.errors import BiosslError, DataError, MachineError, RequestError
 from biossl.recipe.limits import check_limits, remarks
@@ -174,7 +173,7 @@ def check_pair(
     from biossl.corpus import seen as count_seen
     from biossl.corpus.splits import default_split, with_fold
     from biossl.objectives.base import SamplePlan
-    from biossl.recipe.plan import check_plan
+    from biossl.recipe.plan import breaking_lines, check_plan
 
     name, faults, notes = corpus.path.name, [], []
     needs, spec = SamplePlan(), corpus.spec
@@ -192,8 +191,7 @@ def check_pair(
         text = nearest(wanted, corpus.label_names()) if corpus.label_names() else "it has none; add one with `biossl label`"
         faults.append(Finding("data", f"monitor.probe.label: {name} has no label '{wanted}'; {text}"))
     for judge in dict.fromkeys(filter(None, (wanted, label))):
-        depends = corpus.card.labels[judge].depends if judge in corpus.card.labels else []
-        faults += [Finding("request", f"{name} label '{judge}': {line}") for line in breaking(recipe.augment, depends)]
+        faults += [Finding("request", f"{name} label '{judge}': {line}") for line in breaking_lines(recipe, corpus, judge)]
     rows = np.arange(0)
     try:
         chosen, note = (split, "") if split is not None else default_split(corpus)

@@ -61,7 +61,13 @@ def remarks(recipe: Recipe) -> list[str]:
     >>> remarks(load_recipe("imu/jepa_small", {"train.steps": "10"}))[0][:62]
     'train.steps 10 ends before the warm-up (train.schedule.warmup_'
     """
-    steps, warmup = recipe.train.steps, recipe.train.schedule.config.warmup_steps
+    steps, schedule = recipe.train.steps, recipe.train.schedule.config
+    warmup, least = schedule.warmup_steps, schedule.least_steps()
+    if warmup < steps < least:
+        return [
+            f"train.steps {steps} is too short for the phases of the schedule, {least} steps in all, so the learning rate jumps and there "
+            f"is no checkpoint to go on from; train for more steps, or shorten train.schedule's phases"
+        ]
     if warmup < steps:
         return []
     return [

@@ -1,14 +1,17 @@
 """Whether a corpus can give what an objective asks of the loader, found before anything is trained.
 
-What lives here: :func:`check_plan`, which ``check`` and ``pretrain`` ask. How windows are drawn is the loader's.
+What lives here: :func:`check_plan`, and :func:`refuse_breaking` on what a label depends on; ``check``, ``pretrain`` and ``compare``
+ask. How windows are drawn is the loader's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from biossl.augment.depends import breaking
 from biossl.corpus.neighbours import neighbours
 from biossl.errors import RequestError
 from biossl.signal import InputSpec
@@ -16,8 +19,22 @@ from biossl.signal import InputSpec
 if TYPE_CHECKING:
     from biossl.corpus import Corpus
     from biossl.objectives.base import SamplePlan
+    from biossl.recipe.schema import Recipe
 
 _WORTH_A_NOTE = 0.1  # share of windows without a partner
+
+
+def breaking_lines(recipe: Recipe, corpus: Corpus, label: str) -> list[str]:
+    """One line for every augmentation that destroys what the card says the label depends on."""
+    described = corpus.card.labels.get(label)
+    return breaking(recipe.augment, described.depends if described is not None else ())
+
+
+def refuse_breaking(recipes: Sequence[Recipe], corpus: Corpus, label: str) -> None:
+    """RequestError for the first of :func:`breaking_lines`."""
+    for recipe in recipes:
+        for line in breaking_lines(recipe, corpus, label):
+            raise RequestError(f"{recipe.source or recipe.name}: {line} (label '{label}')")
 
 
 def check_plan(
@@ -53,7 +70,7 @@ def check_plan(
     ------
     RequestError
         Fewer windows than a batch where the loss compares windows, a batch of one window or, where subjects are told
-        apart, a corpus of one subject; a queue longer than there are windows, or shorter than a batch; fewer subjects than a
+        apart, a corpus or a micro-batch of one subject; a queue longer than there are windows, or shorter than a batch; fewer subjects than a
         batch takes; no acceleration for sampler ``motion``; no window with a partner.
     """
     name, notes = corpus.path.name, []
@@ -97,6 +114,11 @@ def check_plan(
             raise RequestError(
                 f"{name}: {len(count)} subjects, a batch takes {each} windows of each of {batch_size // each}; raise "
                 "objective.windows_per_subject or lower data.batch_size"
+            )
+        if plan.several_subjects and batch_size // accumulate < 2 * each:  # subjects follow each other in a batch
+            raise RequestError(
+                f"objective.windows_per_subject: {each} of a micro-batch of {batch_size // accumulate} windows is one subject, and this "
+                f"objective tells subjects apart; take {max(1, batch_size // accumulate // 2)} or fewer, or a larger data.batch_size"
             )
     if plan.sampler == "motion" and "acc" not in spec.ch_types:
         raise RequestError(f"{name}: no acceleration channel, by which sampler motion draws; set objective.sampler: uniform")

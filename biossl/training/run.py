@@ -30,6 +30,7 @@ from biossl.objectives.base import Objective
 from biossl.progress import Progress
 from biossl.recipe import Recipe
 from biossl.recipe.limits import check_limits, remarks
+from biossl.recipe.plan import refuse_breaking
 from biossl.signal import InputSpec
 from biossl.training.continuing import find_past, without_beginning
 from biossl.training.data import Source, make_loader, make_order, make_sources
@@ -109,6 +110,9 @@ def pretrain(
         past = find_past(continue_from, recipe)
         recipe = without_beginning(recipe)
     sources, notes = make_sources(corpora, channels=recipe.data.channels, split=split)
+    if recipe.monitor.probe.label:
+        for source in sources:
+            refuse_breaking([recipe], source.corpus, recipe.monitor.probe.label)
     splits = _splits(sources, split)
     _guard(sources, splits)
     notes += dict.fromkeys(note for _, note in _with_folds(sources, split) if note)

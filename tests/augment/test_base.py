@@ -230,6 +230,7 @@ UNFIT: list[tuple[str, dict[str, Any], InputSpec, str]] = [
     ("side_swap_eeg", {}, spec_of("eeg", ("C3", "Cz")), "C3 has no C4 on the other side"),
     ("lead_reversal", {}, spec_of("ecg", ("II", "V1")), "at least two limb leads"),
     ("rereference", {}, spec_of("eeg", ("Cz",)), "two or more EEG electrodes"),
+    ("lead_dropout", {}, spec_of("ecg", ("II",)), "the windows have one channel, and one always stays"),
     ("jitter", {"sd": {"gyro": 0.1}}, spec_of("ecg"), "no channel is of type gyro; here: ecg"),
     ("jitter", {"sd": {"ecg": 0.1}}, replace(spec_of("ecg"), units=("1",) * 8), "is in unit '1', not mV"),
     ("mains", {"amplitude": {"ecg": 0.1}}, replace(spec_of("ecg"), sfreq=100.0), "not below half the rate, 50 Hz"),

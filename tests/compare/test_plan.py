@@ -18,10 +18,10 @@ from biossl.compare.plan import (
     make_settings,
     own_steps,
     pairs,
-    refuse_breaking,
 )  # fmt: skip
 from biossl.corpus import make_split
 from biossl.errors import DataError, RequestError
+from biossl.recipe.plan import refuse_breaking
 from biossl.recipe.schema import Part
 
 
@@ -105,6 +105,14 @@ def test_within_train_nothing_else_is_in_any_fold(tmp_path):
     for f in folds:
         assert ((f.corpus.split(f.split) != "").to_numpy() == inside).all()
         assert inside[rows.index[f.train]].all() and inside[rows.index[f.judged]].all()
+
+
+def test_a_split_or_a_part_that_is_not_there_is_told_by_its_name(tmp_path):
+    corpus = make_corpus(tmp_path / "c", modality="imu", n_subjects=6, windows_per_subject=3, n_samples=128)
+    with pytest.raises(DataError, match="no split 'nope'.*official"):
+        make_folds(corpus, "group", split="nope", folds=None, within=None)
+    with pytest.raises(RequestError, match="--within trn: no part of split 'official'; its parts: test, train"):
+        make_folds(corpus, "group", split=None, folds=2, within="trn")
 
 
 def test_a_split_made_with_folds_gives_all_of_them(tmp_path):

@@ -10,10 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from objective_toys import RUINOUS, reading, rhythms, train
+from objective_toys import (
+    RUINOUS,
+    assert_gaps_never_count,
+    assert_two_processes_have_the_gradients_of_one,
+    reading,
+    rhythms,
+    train,
+)
 from torch import Tensor
-from two_processes import needs_two_processes, run_in_two
+from two_processes import needs_two_processes
 
 from biossl.batch import Batch, TimeKeep
 from biossl.errors import RequestError
@@ -153,45 +159,18 @@ def test_a_batch_without_all_channels_is_served_by_name() -> None:
 
 
 def test_gaps_never_count() -> None:
-    """A window without a signal is as if it were not there; what a file held in a gap is not read."""
     model, batch = make().double(), windows()
     seen = torch.ones_like(batch.x, dtype=torch.bool)
     seen[4] = False
     seen[1, :, 35:60] = False
-    holed = Batch(batch.x * seen, SPEC.ch_names, SPEC.sfreq, observed=seen)
-    out = model.step(holed, step=5, keys=KEYS)
-    keep = [0, 1, 2, 3, 5]
-    fewer = Batch(holed.x[keep], SPEC.ch_names, SPEC.sfreq, observed=seen[keep])
-    without = model.step(fewer, step=5, keys=Keys(3, 5, torch.tensor(keep)))
-    torch.testing.assert_close(out.loss, without.loss, rtol=1e-5, atol=0)
-    filled = Batch(torch.where(seen, batch.x, 7.0), SPEC.ch_names, SPEC.sfreq, observed=seen)
-    torch.testing.assert_close(model.step(filled, step=5, keys=KEYS).loss, out.loss, rtol=1e-6, atol=0)
-    out.loss.backward()
-    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
-
-
-def _gradients(number: int, model: CPC, batch: Batch) -> dict[str, list[float]]:
-    half = slice(3 * number, 3 * number + 3)
-    part = Batch(batch.x[half], batch.channels, batch.sfreq)
-    model.step(part, step=5, keys=Keys(3, 5, KEYS.position[half], rank=number)).loss.backward()
-    out = {}
-    for name, p in model.named_parameters():
-        assert p.grad is not None
-        dist.all_reduce(p.grad)
-        out[name] = (p.grad / 2).flatten().tolist()
-    return out
+    assert_gaps_never_count(lambda batch, keys: model.step(batch, step=5, keys=keys).loss, model, batch, KEYS, seen)
 
 
 @needs_two_processes
 @pytest.mark.parametrize("negatives", ["both", "same_sequence"])
 def test_two_processes_have_the_gradients_of_one(negatives: str, tmp_path: Path) -> None:
     model = make(negatives=negatives).double()
-    one = copy.deepcopy(model)
-    one.step(windows(), step=5, keys=KEYS).loss.backward()
-    for grads in run_in_two(_gradients, model, windows(), store=tmp_path / "store"):
-        for name, p in one.named_parameters():
-            assert p.grad is not None
-            torch.testing.assert_close(torch.tensor(grads[name], dtype=torch.float64), p.grad.flatten(), rtol=1e-3, atol=1e-5)
+    assert_two_processes_have_the_gradients_of_one(model, windows(), KEYS, store=tmp_path / "store")
 
 
 def test_the_alarm_fires_on_a_planted_collapse_and_is_silent_on_a_healthy_run() -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from objective_toys import reading, train
+from objective_toys import assert_gaps_never_count, assert_two_processes_have_the_gradients_of_one, reading, train
 from torch import Tensor
-from two_processes import needs_two_processes, run_in_two
+from two_processes import needs_two_processes
 
 from biossl.augment.amplitude import Gain
 from biossl.augment.base import Pipeline
@@ -23,11 +22,11 @@ from biossl.models.heads import ProjectorConfig
 from biossl.models.predictors import PredictorConfig
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.objectives.base import Objective
-from biossl.objectives.contrastive import SimCLR, SimCLRConfig
 from biossl.objectives.equivariance import Equivariance, EquivarianceConfig
 from biossl.objectives.jepa import JEPA, JEPAConfig
 from biossl.objectives.masking import RandomMask
 from biossl.objectives.redundancy import RedundancyReduction, VICRegConfig
+from biossl.objectives.simclr import SimCLR, SimCLRConfig
 from biossl.signal import InputSpec
 from biossl.training.monitors import alarm
 
@@ -201,42 +200,14 @@ def test_gaps_never_count() -> None:
     seen[4] = False
     seen[1, :, 30:65] = False
     seen[2, 1] = False
-    holed = Batch(batch.x * seen, IMU.ch_names, IMU.sfreq, observed=seen)
-    got = part(net, holed, KEYS)
-    keep = [0, 1, 2, 3, 5, 6, 7]
-    fewer = Batch(holed.x[keep], IMU.ch_names, IMU.sfreq, observed=seen[keep])
-    torch.testing.assert_close(got, part(net, fewer, Keys(3, 5, torch.tensor(keep))), rtol=1e-5, atol=0)
-    filled = Batch(torch.where(seen, batch.x, 7.0), IMU.ch_names, IMU.sfreq, observed=seen)
-    torch.testing.assert_close(part(net, filled, KEYS), got, rtol=1e-6, atol=0)
-    got.backward()
-    assert all(bool(p.grad.isfinite().all()) for p in net.parameters() if p.grad is not None)
-
-
-def _gradients(number: int, model: Objective, batch: Batch) -> dict[str, list[float]]:
-    half = slice(4 * number, 4 * number + 4)
-    assert batch.subject is not None
-    part = Batch(batch.x[half], batch.channels, batch.sfreq, subject=batch.subject[half])
-    model.step(part, step=5, keys=Keys(3, 5, KEYS.position[half], rank=number)).loss.backward()
-    out = {}
-    for name, p in model.named_parameters():
-        if p.grad is not None:
-            dist.all_reduce(p.grad)
-            out[name] = (p.grad / 2).flatten().tolist()
-    return out
+    assert_gaps_never_count(lambda batch, keys: part(net, batch, keys), net, batch, KEYS, seen)
 
 
 @needs_two_processes
 @pytest.mark.parametrize("name", ["simclr", "jepa"])
 def test_two_processes_have_the_gradients_of_one(name: str, tmp_path: Path) -> None:
-    config = settings(weight=5.0, share=0.5)
-    model, one = make(name, config).double(), make(name, config).double()
-    one.step(windows(), step=5, keys=KEYS).loss.backward()
-    for grads in run_in_two(_gradients, model, windows(), store=tmp_path / "store"):
-        for key, p in one.named_parameters():
-            if p.grad is not None:
-                want = p.grad.flatten()
-                atol = 1e-5 * max(1.0, float(want.abs().max()))
-                torch.testing.assert_close(torch.tensor(grads[key]).double(), want, rtol=1e-3, atol=atol, msg=key)
+    model = make(name, settings(weight=5.0, share=0.5)).double()
+    assert_two_processes_have_the_gradients_of_one(model, windows(), KEYS, store=tmp_path / "store", scaled=True)
 
 
 def test_the_alarm_fires_on_a_planted_collapse_and_is_silent_on_a_healthy_run() -> None:

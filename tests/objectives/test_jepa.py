@@ -5,9 +5,8 @@ import dataclasses
 
 import pytest
 import torch
-import torch.distributed as dist
-from objective_toys import RUINOUS, reading, train
-from two_processes import needs_two_processes, run_in_two
+from objective_toys import RUINOUS, assert_two_processes_have_the_gradients_of_one, reading, train
+from two_processes import needs_two_processes
 
 from biossl.batch import Batch, TimeKeep
 from biossl.errors import RequestError
@@ -391,28 +390,10 @@ def test_the_alarm_fires_on_a_planted_collapse_and_is_silent_on_a_healthy_run():
         assert runs[0] == "" and runs[1] != "", config
 
 
-def _gradients(number, model, batch):
-    half = slice(2 * number, 2 * number + 2)
-    observed = None if batch.observed is None else batch.observed[half]
-    piece = Batch(batch.x[half], batch.channels, batch.sfreq, observed=observed)
-    model.step(piece, step=5, keys=Keys(3, 5, KEYS.position[half], rank=number)).loss.backward()
-    out = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            dist.all_reduce(p.grad)
-            out[name] = (p.grad / 2).flatten().tolist()
-    return out
-
-
 @needs_two_processes
 @pytest.mark.parametrize("regularizer", ["tokens", "pooled", "sigreg"])
 def test_two_processes_have_the_gradients_of_one(tmp_path, regularizer):
     kinds = {"tokens": RegularizerConfig("vicreg", covariance=0.5), "pooled": POOLED, "sigreg": SIGREG}
     model = make(SPECS["imu"], regularizer=kinds[regularizer], n_masks=2, visible_weight=0.5).double()
     batch = dataclasses.replace(windows(SPECS["imu"]), x=windows(SPECS["imu"]).x.double())
-    one = copy.deepcopy(model)
-    one.step(batch, step=5, keys=KEYS).loss.backward()
-    for grads in run_in_two(_gradients, model, batch, store=tmp_path / "store"):
-        for name, p in one.named_parameters():
-            if p.requires_grad:
-                torch.testing.assert_close(torch.tensor(grads[name]).double(), p.grad.flatten(), rtol=1e-3, atol=1e-6, msg=name)
+    assert_two_processes_have_the_gradients_of_one(model, batch, KEYS, store=tmp_path / "store", atol=1e-6)

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from objective_toys import reading, train
+from objective_toys import assert_two_processes_have_the_gradients_of_one, reading, train
 from torch import Tensor
-from two_processes import needs_two_processes, run_in_two
+from two_processes import needs_two_processes
 
 from biossl.augment.amplitude import Gain
 from biossl.augment.base import Pipeline
@@ -21,12 +20,12 @@ from biossl.models.heads import ProjectorConfig
 from biossl.models.predictors import PredictorConfig
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.objectives.base import Objective
-from biossl.objectives.contrastive import SimCLR, SimCLRConfig
 from biossl.objectives.jepa import JEPA, JEPAConfig
 from biossl.objectives.losses import koleo
 from biossl.objectives.masking import RandomMask
 from biossl.objectives.redundancy import BarlowTwinsConfig, RedundancyReduction, VICRegConfig
 from biossl.objectives.regularizers import RegularizerConfig
+from biossl.objectives.simclr import SimCLR, SimCLRConfig
 from biossl.signal import InputSpec
 from biossl.training.monitors import alarm
 
@@ -138,31 +137,12 @@ def test_a_window_in_which_nothing_was_observed_counts_nowhere(name: str) -> Non
     assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
 
 
-def _gradients(number: int, model: Objective, batch: Batch) -> dict[str, list[float]]:
-    half = slice(3 * number, 3 * number + 3)
-    assert batch.subject is not None
-    part = Batch(batch.x[half], batch.channels, batch.sfreq, subject=batch.subject[half])
-    model.step(part, step=5, keys=Keys(3, 5, KEYS.position[half], rank=number)).loss.backward()
-    out = {}
-    for name, p in model.named_parameters():
-        if p.grad is not None:
-            dist.all_reduce(p.grad)
-            out[name] = (p.grad / 2).flatten().tolist()
-    return out
-
-
 @needs_two_processes
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_have_the_gradients_of_one(name: str, tmp_path: Path) -> None:
     strong = RegularizerConfig("koleo", of="pooled", weight=5.0)
-    model, one = make(name, strong).double(), make(name, strong).double()
-    one.step(windows(), step=5, keys=KEYS).loss.backward()
-    for grads in run_in_two(_gradients, model, windows(), store=tmp_path / "store"):
-        for key, p in one.named_parameters():
-            if p.grad is not None:
-                want = p.grad.flatten()
-                atol = 1e-5 * max(1.0, float(want.abs().max()))
-                torch.testing.assert_close(torch.tensor(grads[key]).double(), want, rtol=1e-3, atol=atol, msg=key)
+    model = make(name, strong).double()
+    assert_two_processes_have_the_gradients_of_one(model, windows(), KEYS, store=tmp_path / "store", scaled=True)
 
 
 @pytest.mark.parametrize("name", ["simclr", "jepa"])

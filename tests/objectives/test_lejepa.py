@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from objective_toys import RUINOUS, reading, train
+from objective_toys import RUINOUS, assert_two_processes_have_the_gradients_of_one, reading, train
 from torch import Tensor, nn
-from two_processes import needs_two_processes, run_in_two
+from two_processes import needs_two_processes
 
 from biossl.augment.amplitude import Gain
 from biossl.augment.base import Pipeline
@@ -146,28 +145,11 @@ def test_a_window_in_which_nothing_was_observed_counts_nowhere() -> None:
     assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
 
 
-def _gradients(number: int, model: LeJEPA, batch: Batch) -> dict[str, list[float]]:
-    half = slice(3 * number, 3 * number + 3)
-    part = Batch(batch.x[half], batch.channels, batch.sfreq)
-    model.step(part, step=5, keys=Keys(3, 5, KEYS.position[half], rank=number)).loss.backward()
-    out = {}
-    for name, p in model.named_parameters():
-        assert p.grad is not None
-        dist.all_reduce(p.grad)
-        out[name] = (p.grad / 2).flatten().tolist()
-    return out
-
-
 @needs_two_processes
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     model = make(mask=MultiBlockMask(0.5), views=2, masked_views=1).double()
     batch = Batch(windows().x.double(), SPEC.ch_names, SPEC.sfreq)
-    one = copy.deepcopy(model)
-    one.step(batch, step=5, keys=KEYS).loss.backward()
-    for grads in run_in_two(_gradients, model, batch, store=tmp_path / "store"):
-        for name, p in one.named_parameters():
-            assert p.grad is not None
-            torch.testing.assert_close(torch.tensor(grads[name], dtype=torch.float64), p.grad.flatten(), rtol=1e-4, atol=1e-6)
+    assert_two_processes_have_the_gradients_of_one(model, batch, KEYS, store=tmp_path / "store", rtol=1e-4, atol=1e-6)
 
 
 def test_the_alarm_fires_on_a_planted_collapse_and_is_silent_on_a_healthy_run() -> None:

@@ -15,11 +15,13 @@ from torch import Tensor
 from two_processes import needs_two_processes, run_in_two
 
 from biossl.augment.base import Augmentation, Pipeline
+from biossl.augment.timing import TimeReverse
 from biossl.batch import Batch
 from biossl.errors import DataError, RequestError
 from biossl.keys import Keys
 from biossl.models.decoders import DecoderConfig
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
+from biossl.objectives.hybrid import Hybrid, HybridConfig
 from biossl.objectives.masking import MaskConfig, MultiBlockMask, RandomMask, draw_masks
 from biossl.objectives.reconstruction import Reconstruction, ReconstructionConfig, reconstruction_loss
 from biossl.objectives.targets import TargetConfig, patch_targets
@@ -281,6 +283,17 @@ def test_the_clean_window_is_predicted_from_the_augmented_view_when_the_recipe_s
         target, exist = model.reconstructor.target(source, drawn)
         assert (exist is None) == (source is batch)
         torch.testing.assert_close(model.step(batch, step=5, keys=KEYS).loss, model.reconstructor.loss(prediction, target, exist))
+
+
+def test_samples_as_recorded_are_not_predicted_from_a_view_that_moves_them_in_time() -> None:
+    moved = TimeReverse().build(SPECS["imu"])
+    assert make("imu", target="raw", augment=[moved]).augment is not None
+    with pytest.raises(RequestError, match="objective.target_of: clean predicts the samples as they were recorded.*remove it"):
+        make("imu", target="raw", augment=[moved], target_of="clean")
+    net, pipeline = TransformerEncoder(SPECS["imu"], ENCODERS["imu"]), Pipeline([moved])
+    Hybrid(net, HybridConfig(target="tokens"), mask=RandomMask(0.5), steps=100, augment=pipeline)
+    with pytest.raises(RequestError, match="objective.target: raw predicts the samples"):
+        Hybrid(net, HybridConfig(target="raw"), mask=RandomMask(0.5), steps=100, augment=pipeline)
 
 
 def test_channels_in_another_order_or_absent_are_found_by_name() -> None:

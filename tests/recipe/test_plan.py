@@ -43,6 +43,8 @@ def ask(corpus: Corpus, *, rows: Any = None, batch_size: int = 8, accumulate: in
     ({"queue": 7}, r"objective.queue: 7 keys do not hold a batch, data.batch_size is 8"),
     ({"sampler": "subjects", "windows_per_subject": 3}, r"windows_per_subject: 3 does not divide data.batch_size 8"),
     ({"sampler": "subjects", "windows_per_subject": 1}, r"4 subjects, a batch takes 1 windows of each of 8"),
+    ({"sampler": "subjects", "windows_per_subject": 8, "several_subjects": True}, r"8 of a micro-batch of 8 windows is one subject.*take 4 or"),
+    ({"sampler": "subjects", "windows_per_subject": 2, "several_subjects": True, "accumulate": 4}, r"is one subject.*take 1 or fewer"),
     ({"pairing": "adjacent", "rows": [0, 2, 4, 6]}, r"every training window has no neighbour in its recording"),
     ({"pairing": "same_subject", "rows": [0, 6, 12]}, r"every training window is the only one of its subject"),
 ])  # fmt: skip

@@ -10,7 +10,7 @@ from corpus_factory import make_corpus
 from training_toys import small_recipe
 
 from biossl.errors import DataError, MachineError, RequestError
-from biossl.recipe import Recipe
+from biossl.recipe import Recipe, load_recipe
 from biossl.recipe.check import check_pair
 from biossl.recipe.limits import remarks
 from biossl.training import pretrain
@@ -63,3 +63,20 @@ def test_a_warm_up_longer_than_the_run_is_told_with_what_to_set(tmp_path: Path, 
     assert any(text in f.text and f.kind == "note" for f in check_pair(recipe, corpus))
     pretrain(recipe, [(corpus, 1.0)], tmp_path / "run")
     assert capsys.readouterr().err.count(text) == 1
+
+
+def test_a_run_too_short_for_the_phases_of_its_schedule_is_told() -> None:
+    """The rate would jump from the warm-up into the anneal, and nothing could be gone on with."""
+    schedule = "{name: infinite, warmup_steps: 5, cooldown_steps: 5, constant_lr: 1.0e-4, anneal_steps: 5}"
+    recipe = load_recipe("imu/jepa_small", {"train.schedule": schedule, "train.steps": "14"})
+    assert "train.steps 14 is too short for the phases of the schedule, 15 steps in all" in remarks(recipe)[0]
+    assert remarks(load_recipe("imu/jepa_small", {"train.schedule": schedule, "train.steps": "15"})) == []
+
+
+def test_an_augmentation_that_breaks_the_label_the_run_is_watched_by_is_refused(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "c", modality="imu", windows_per_subject=5, n_samples=64, labels=True)
+    corpus.card.labels["state"].depends.append("posture")
+    recipe = small_recipe(monitor__probe__label="state", augment="[{name: sign_flip}]")
+    with pytest.raises(RequestError, match=r"sign_flip breaks posture .*\(label 'state'\)"):
+        pretrain(recipe, [(corpus, 1.0)], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
