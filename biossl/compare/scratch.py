@@ -18,7 +18,8 @@ from biossl.batch import Batch
 from biossl.corpus import Corpus
 from biossl.inference import batch_rows, make_batch, pick_device
 from biossl.keys import hash_ints
-from biossl.models.transformer import TransformerEncoder, pool_parts, pool_tokens
+from biossl.models.task_heads import pool_observed
+from biossl.models.transformer import TransformerEncoder, pool_parts
 from biossl.protocol import Target
 from biossl.schedules import warmup_cosine
 
@@ -38,8 +39,8 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores before softmax, or standardised values."""
-        features = pool_tokens(self.encoder.encode(self.encoder.tokenize(batch)), self.pool)
-        return self.head(self.norm(torch.nan_to_num(features)))
+        features, _ = pool_observed(self.encoder.encode(self.encoder.tokenize(batch)), self.pool)
+        return self.head(self.norm(features))
 
 
 def n_steps(n_rows: int) -> int:
