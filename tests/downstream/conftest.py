@@ -38,6 +38,8 @@ def halves(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A split whose parts hold both classes: 14 subjects train, 5 val, 5 test."""
     subjects = sorted(set(corpus.index["subject"]))
     table = tmp_path_factory.mktemp("split") / "halves.csv"
-    table.write_text("subject,part\n" + "".join(f"{s},{'train' if i < 14 else 'val' if i < 19 else 'test'}\n" for i, s in enumerate(subjects)))
+    table.write_text(
+        "subject,part\n" + "".join(f"{s},{'train' if i < 14 else 'val' if i < 19 else 'test'}\n" for i, s in enumerate(subjects))
+    )
     add_split(corpus, table, name="halves")
     return "halves"

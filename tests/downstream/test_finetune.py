@@ -47,7 +47,12 @@ def test_the_locked_model_has_learnt_and_says_how_it_came_to_be(tuned: Path, cor
     assert p.shape == (96, 2) and np.allclose(p.sum(1), 1)
     assert right[part == "train"].mean() > 0.85 and right[part == "test"].mean() > 0.6
     about = model.about
-    assert (about["kind"], about["classes"], about["pool"], about["mode"]) == ("multiclass", ["slow", "fast"], "mean+std+max", "full")
+    assert (about["kind"], about["classes"], about["pool"], about["mode"]) == (
+        "multiclass",
+        ["slow", "fast"],
+        "mean+std+max",
+        "full",
+    )
     assert about["choices"][0] == "mode full: asked for" and "part val (20 windows)" in about["choices"][1]
     seen = set(about["seen"]["subjects"].split())
     assert "s:before" in seen  # what the encoder had seen
@@ -70,7 +75,9 @@ def test_test_labels_and_windows_change_nothing(tuned: Path, encoder: Path, corp
 
 
 @forks
-def test_killed_and_gone_on_with_to_the_same_model(tuned: Path, encoder: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:
+def test_killed_and_gone_on_with_to_the_same_model(
+    tuned: Path, encoder: Path, corpus: Corpus, halves: str, tmp_path: Path
+) -> None:
     def child() -> None:
         usual = Loop.optimizer_step
 
