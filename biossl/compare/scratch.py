@@ -18,7 +18,9 @@ from biossl.batch import Batch
 from biossl.corpus import Corpus
 from biossl.inference import batch_rows, make_batch, pick_device
 from biossl.keys import hash_ints
-from biossl.models.transformer import TransformerEncoder, pool_parts, pool_tokens
+from biossl.models.task_heads import pool_observed
+from biossl.models.transformer import TransformerEncoder, pool_parts
+from biossl.objectives.supervised import predictions, supervised_loss
 from biossl.protocol import Target
 from biossl.schedules import warmup_cosine
 
@@ -38,8 +40,8 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores before softmax, or standardised values."""
-        features = pool_tokens(self.encoder.encode(self.encoder.tokenize(batch)), self.pool)
-        return self.head(self.norm(torch.nan_to_num(features)))
+        features, _ = pool_observed(self.encoder.encode(self.encoder.tokenize(batch)), self.pool)
+        return self.head(self.norm(features))
 
 
 def n_steps(n_rows: int) -> int:
@@ -118,24 +120,6 @@ def _fit(network: Network, corpus: Corpus, rows: Array, y: Tensor, kind: str, se
         optimizer.step()
 
 
-def supervised_loss(score: Tensor, y: Tensor, kind: str) -> Tensor:
-    """Cross-entropy of class numbers, binary cross-entropy of the known classes, or mean squared error.
-
-    Parameters
-    ----------
-    score : Tensor, (B, K), or (B, 1) for regression
-    y : Tensor, float64, (B,), or (B, K) of 0, 1 and NaN (unknown) for ``multilabel``
-    """
-    score = score.float()
-    if kind == "multiclass":
-        return nn.functional.cross_entropy(score, y.long())
-    if kind == "regression":
-        return (score[:, 0] - y.float()).square().mean()
-    known = y.isfinite()
-    each = nn.functional.binary_cross_entropy_with_logits(score, torch.where(known, y, 0.0).float(), reduction="none")
-    return (each * known).sum() / known.sum().clamp_min(1)
-
-
 @torch.no_grad()
 def predict(network: Network, corpus: Corpus, rows: Array, kind: str, scale: tuple[float, float]) -> Array:
     """Predictions of corpus rows: (m, K) probabilities or (m,) values."""
@@ -144,13 +128,8 @@ def predict(network: Network, corpus: Corpus, rows: Array, kind: str, scale: tup
     step = batch_rows(network.encoder)
     for i in range(0, len(rows), step):
         score = network(read(network.encoder, corpus, rows[i : i + step])).float()
-        if kind == "multiclass":
-            score = score.softmax(dim=1)
-        elif kind in ("multilabel", "binary"):
-            score = score.sigmoid()
-        out.append(score.double().cpu().numpy())
-    found = np.concatenate(out)
-    return found[:, 0] * scale[1] + scale[0] if kind == "regression" else found
+        out.append(predictions(score, kind, scale).cpu().numpy())
+    return np.concatenate(out)
 
 
 def read(encoder: TransformerEncoder, corpus: Corpus, rows: Array) -> Batch:

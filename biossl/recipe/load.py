@@ -90,7 +90,7 @@ def _fill(cls: Any, raw: dict[str, Any], where: str, prefix: str) -> Any:
     filled: dict[str, Any] = {}
     for name, value in parts.items():
         if name == "augment":
-            filled[name] = _augment(value, where)
+            filled[name] = augment_parts(value, where)
             continue
         if not isinstance(value, dict):
             raise RequestError(f"{where}: '{prefix}{name}' must hold keys and values, not {value!r}")
@@ -108,7 +108,7 @@ def _fill(cls: Any, raw: dict[str, Any], where: str, prefix: str) -> Any:
     return cls(**filled, **{f.name: getattr(rest, f.name) for f in plain})
 
 
-def _augment(value: Any, where: str) -> list[Part]:
+def augment_parts(value: Any, where: str) -> list[Part]:
     """The list of named augmentations; a policy's name stands for its list."""
     if isinstance(value, str):
         policies = resolve(POLICIES)

@@ -78,6 +78,16 @@ CONFIGS: dict[str, dict[str, str]] = {
         "cpc": "biossl.objectives.cpc:CPCConfig",
         "ts2vec": "biossl.objectives.ts2vec:TS2VecConfig",
     },
+    "head": {
+        "linear": "biossl.models.task_heads:LinearHeadConfig",
+        "attention": "biossl.models.task_heads:AttentionHeadConfig",
+        "mlp": "biossl.models.task_heads:MLPHeadConfig",
+        "dense": "biossl.models.task_heads:DenseHeadConfig",
+    },
+    "group_head": {
+        "sequence": "biossl.models.group_heads:SequenceHeadConfig",
+        "pooling": "biossl.models.group_heads:PoolingHeadConfig",
+    },
     "schedule": {
         "warmup_cosine": "biossl.schedules:WarmupCosine",
         "constant_cooldown": "biossl.schedules:ConstantCooldown",

@@ -90,7 +90,8 @@ class Source:
     """One corpus as the loader sees it.
 
     ``rows`` int64 index rows used for training; ``columns`` channels in the order of ``spec``, or None = all as stored;
-    ``subject`` int64 code and ``start_s`` float64 of every index row; ``spec`` what the windows are.
+    ``subject`` int64 code and ``start_s`` float64 of every index row; ``spec`` what the windows are; ``labels`` name -> float32
+    (n_index, ...) of every index row, NaN = unknown, for objectives that learn from them.
     """
 
     corpus: Corpus
@@ -101,6 +102,7 @@ class Source:
     start_s: np.ndarray
     spec: InputSpec
     positions: Tensor | None
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
 
     _places: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
@@ -125,6 +127,7 @@ class Source:
             index=torch.from_numpy(np.asarray(rows, np.int64)),
             subject=torch.from_numpy(self.subject[rows]),
             start_s=torch.from_numpy(self.start_s[rows]),
+            labels={name: torch.from_numpy(values[rows]) for name, values in self.labels.items()},
             **place,
         )
 
@@ -150,6 +153,7 @@ class RawBatch:
     micro: int = 0
     position: Tensor | None = None
     pair: RawBatch | None = None
+    labels: dict[str, Tensor] = field(default_factory=dict)
 
     def _each(self, method: str, *args: Any, **kwargs: Any) -> RawBatch:
         moved = {
@@ -157,7 +161,8 @@ class RawBatch:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor | RawBatch)
         }
-        return replace(self, **moved)
+        labels = {name: getattr(value, method)(*args, **kwargs) for name, value in self.labels.items()}
+        return replace(self, **moved, labels=labels)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RawBatch:
         """All tensors on ``device``."""
@@ -183,6 +188,7 @@ class RawBatch:
             start_s=self.start_s,
             subject=self.subject,
             index=self.index,
+            labels=self.labels,
             paired={} if self.pair is None else {"window": self.pair.decode(source)},
         )
 

@@ -1,7 +1,8 @@
 """A pretraining run from request to encoder folder: new, or gone on with after a stop.
 
-What lives here: :func:`pretrain`. It checks the request, builds what the loop needs, and writes what a run leaves behind
-(``recipe.yaml``, ``run.json``, ``log.csv``, ``checkpoints/``, ``encoder/``). What happens in a step is ``loop.py``'s.
+What lives here: :func:`pretrain`, which checks the request and builds what the loop needs, and :func:`run_objective`, which runs it
+and writes what a run leaves behind (``recipe.yaml``, ``run.json``, ``log.csv``, ``checkpoints/``, ``encoder/``). What happens in a
+step is ``loop.py``'s.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from biossl.recipe import Recipe
 from biossl.recipe.limits import check_limits, remarks
 from biossl.recipe.plan import refuse_breaking
 from biossl.signal import InputSpec
-from biossl.training.continuing import find_past, without_beginning
-from biossl.training.data import Source, make_loader, make_order, make_sources
+from biossl.training.continuing import Past, find_past, without_beginning
+from biossl.training.data import Order, Source, make_loader, make_order, make_sources
 from biossl.training.log import TrainLog
 from biossl.training.loop import Loop
 from biossl.training.monitors import Watcher, concern
@@ -138,7 +139,7 @@ def pretrain(
         "split": split or "",
         "init": started_from.get("hash", ""),
     }
-    steps, accumulate = recipe.train.steps, recipe.train.accumulate
+    accumulate = recipe.train.accumulate
     notes += [
         f"{s.corpus.path.name}: {len(s.rows)} training windows, fewer than data.batch_size {recipe.data.batch_size}; windows repeat in a step"
         for s in sources
@@ -149,11 +150,60 @@ def pretrain(
             f"data.batch_size: {recipe.data.batch_size} is not divisible by train.accumulate ({accumulate}); change one"
         )
     order, asked = make_order(
-        sources, objective.needs, batch_size=recipe.data.batch_size, accumulate=accumulate, seed=recipe.seed, steps=steps
+        sources,
+        objective.needs,
+        batch_size=recipe.data.batch_size,
+        accumulate=accumulate,
+        seed=recipe.seed,
+        steps=recipe.train.steps,
     )
     notes += asked
     watcher = Watcher(sources, recipe.monitor, dim=_width(objective), seed=recipe.seed) if _watched(recipe) else None
+    return run_objective(
+        objective, recipe, sources, order, out, plan=plan, seen=_seen(sources, started_from), notes=notes, watcher=watcher, past=past,
+        overwrite=overwrite, begun=begun,
+    )  # fmt: skip
 
+
+def run_objective(
+    objective: Objective, recipe: Recipe, sources: list[Source], order: Order, out: str | Path, *, plan: dict[str, Any],
+    seen: dict[str, Any], notes: Sequence[str] = (), watcher: Watcher | None = None, past: Past | None = None, verb: str = "pretrain",
+    overwrite: bool = False, begun: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run any objective over sources to the end, in a run folder that a stopped run goes on in: what ``pretrain`` and ``finetune`` share.
+
+    Parameters
+    ----------
+    objective : Objective
+        As it stands before the first step: a pure function of what ``plan`` says.
+    recipe : Recipe
+        Its ``train``, ``data``, ``monitor``, ``checkpoint`` and ``seed`` are used; all of it is kept.
+    sources : list of Source
+    order : Order
+        Over them.
+    out : path
+        Run folder.
+    plan : dict
+        Plain values that say what the run is; a folder of another plan is refused.
+    seen : dict
+        What the encoder will have seen, ``subjects`` and ``corpora``.
+    notes : sequence of str
+        Lines for a person.
+    watcher, past
+        Of ``pretrain``.
+    verb : str
+        For the progress line.
+    overwrite : bool
+    begun : float, optional
+        ``time.monotonic()`` when the command began; now by default.
+
+    Returns
+    -------
+    dict
+        As of :func:`pretrain`.
+    """
+    begun = time.monotonic() if begun is None else begun
+    steps, accumulate = recipe.train.steps, recipe.train.accumulate
     run = RunFolder(Path(out))
     run.allow(plan, overwrite=overwrite)
     for source in sources:
@@ -163,10 +213,9 @@ def pretrain(
         found = run.begin(plan, overwrite=overwrite)
         facts = run.saved() if run.facts.is_file() else {}
         path = NumericPath(**facts["numeric_path"]) if facts else NumericPath.choose(recipe.train.precision)
-        notes += path.force()
+        lines = [*notes, *path.force()]
         checkpoint, state = found if found is not None else (None, {})
         start, spent = int(state.get("step", 0)), float(state.get("wall_s", 0.0))
-        seen = _seen(sources, started_from)
         facts = {
             "finished": False,
             "plan": plan,
@@ -180,7 +229,7 @@ def pretrain(
         }
         run.write_facts(facts)  # first: by it a folder is known as a run
         write_text(run.recipe, dump_yaml(recipe.to_dict()))
-        for line in [_headline(recipe, sources, facts), *([watcher.note] if watcher is not None else []), *notes]:
+        for line in [_headline(recipe, sources, facts), *([watcher.note] if watcher is not None else []), *lines]:
             note(line)
         if checkpoint is not None:
             note(f"going on from {checkpoint} ({steps - start} of {steps} steps to do)")
@@ -188,7 +237,7 @@ def pretrain(
             note(f"continues {past.run} from {past.checkpoint.name}, before its anneal")
 
         interrupt = Interrupt()
-        bar = Progress(steps - start, "pretrain", "steps")
+        bar = Progress(steps - start, verb, "steps")
         loop = Loop(
             objective, recipe, sources=sources, watcher=watcher, checkpoints=run.checkpoints, bar=bar, interrupt=interrupt,
             log=TrainLog(run.log, resume_step=start), begin=past.moments if past is not None and checkpoint is None else None,

@@ -6,7 +6,7 @@ import torch
 from training_toys import small_recipe
 
 from biossl.compare import scratch
-from biossl.compare.scratch import supervised_loss, train_and_predict
+from biossl.compare.scratch import train_and_predict
 from biossl.protocol import Target
 from biossl.recipe.tables import build_encoder
 
@@ -49,21 +49,3 @@ def test_equal_seeds_give_equal_predictions_whatever_ran_before(corpus):
     before = torch.get_rng_state()
     b = fitted(corpus, target)
     assert (a == b).all() and torch.equal(before, torch.get_rng_state())
-
-
-def test_losses_equal_slow_versions():
-    rng = np.random.default_rng(0)
-    score = rng.normal(size=(5, 3))
-    s = torch.tensor(score)
-    y = rng.integers(0, 3, 5)
-    p = np.exp(score) / np.exp(score).sum(1, keepdims=True)
-    ours = supervised_loss(s, torch.tensor(y.astype(float)), "multiclass")
-    assert float(ours) == pytest.approx(-np.mean([np.log(p[i, y[i]]) for i in range(5)]), abs=1e-6)
-    t = rng.integers(0, 2, (5, 3)).astype(float)
-    t[0, 1] = np.nan
-    q = 1 / (1 + np.exp(-score))
-    each = [-np.log(q[i, k] if t[i, k] else 1 - q[i, k]) for i in range(5) for k in range(3) if t[i, k] == t[i, k]]
-    assert float(supervised_loss(s, torch.tensor(t), "multilabel")) == pytest.approx(np.mean(each), abs=1e-6)
-    v = rng.normal(size=5)
-    ours = supervised_loss(s[:, :1], torch.tensor(v), "regression")
-    assert float(ours) == pytest.approx(np.mean((score[:, 0] - v) ** 2), abs=1e-6)

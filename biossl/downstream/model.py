@@ -1,0 +1,292 @@
+"""A fine-tuned model: encoder and head in one, what it predicts, and the folder it is kept in.
+
+What lives here: :class:`Task` (what is predicted), :class:`Model`, predictions of corpus rows, and the model folder
+(``weights.safetensors``, ``model.yaml``), written whole and read strictly. How a model is trained is ``finetune.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from biossl import __version__, metrics
+from biossl.atomic import atomic_folder
+from biossl.batch import Batch
+from biossl.checkpoint import empty_encoder, refuse_existing, require_match, require_tensors, sha256
+from biossl.config import build, dump_yaml, load_yaml, to_plain
+from biossl.corpus import Corpus
+from biossl.errors import DataError, RequestError
+from biossl.inference import batch_rows, make_batch, pick_device
+from biossl.models.task_heads import TaskHead
+from biossl.models.transformer import EncoderConfig, TransformerEncoder
+from biossl.objectives.losses_supervised import cox
+from biossl.objectives.supervised import Kind, n_outputs, predictions
+from biossl.progress import Progress
+from biossl.recipe.schema import Part
+from biossl.recipe.tables import config_class
+from biossl.signal import InputSpec
+
+Array = NDArray[Any]
+FORMAT = 1
+BLOCK_ROWS = 512
+_REMEDY = "copy the folder again or fine-tune anew"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted of every row of a corpus.
+
+    Attributes
+    ----------
+    label : str
+    kind : str
+    classes : tuple of str
+        Of a binary label the one that is looked for; empty for values and survival.
+    values : ndarray, float32, (n_index, k), or (n_index, T) or (n_index, C, T) for ``dense``
+        NaN = unknown: class number, 0/1 of every label, value, or time and event.
+    """
+
+    label: str
+    kind: Kind
+    classes: tuple[str, ...]
+    values: Array
+
+    @property
+    def known(self) -> Array:
+        """Rows that can be learnt from, bool (n_index,): with anything known, of survival with both."""
+        flat = ~np.isnan(self.values.reshape(len(self.values), -1))
+        return flat.all(axis=1) if self.kind == "survival" else flat.any(axis=1)
+
+
+def make_task(corpus: Corpus, label: str, *, kind: str | None = None, event: str | None = None) -> Task:
+    """The task a label of a corpus is.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    label : str
+    kind : str, optional
+        ``ordinal`` for classes that are in order; default what the label is.
+    event : str, optional
+        A binary label: ``label`` is then the time of its event or of the end of watching.
+
+    Raises
+    ------
+    RequestError
+        The label is not of a kind that can be taken so.
+    """
+    found = corpus.labels(label)
+    where = f"{corpus.path}: label '{label}'"
+    if event is not None:
+        happened = corpus.labels(event)
+        if found.kind != "regression" or happened.kind != "binary":
+            raise RequestError(
+                f"{where} is {found.kind} and '{event}' {happened.kind}; a survival target is a time (regression) and a binary event"
+            )
+        return Task(label, "survival", (), np.concatenate([found.values, happened.values], axis=1))
+    if kind not in (None, found.kind) and (kind, found.kind) != ("ordinal", "multiclass"):
+        raise RequestError(f"{where} is {found.kind}, which cannot be taken as {kind}; only multiclass can, as ordinal")
+    if kind == "ordinal" and len(found.classes) < 2:
+        raise RequestError(f"{where} has {len(found.classes)} classes; ordered ones are at least two")
+    classes = (label,) if found.kind == "binary" else found.classes
+    return Task(label, kind or found.kind, classes, found.values)  # type: ignore[arg-type]
+
+
+def score(task: Task, rows: Array, prediction: Array) -> float:
+    """How good predictions of rows are, larger = better: the main metric of the kind.
+
+    Macro F1 (of samples for ``dense``), macro AUROC, AUROC, R2; of ordered classes minus the mean absolute error of the expected class
+    number, of survival minus Cox's loss. NaN where it cannot be computed.
+    """
+    y = task.values[rows].astype(np.float64)
+    if task.kind == "survival":
+        return -float(cox(torch.from_numpy(prediction), torch.from_numpy(y)))
+    if task.kind == "ordinal":
+        return -metrics.score(y[:, 0], prediction @ np.arange(prediction.shape[1]), "mae")
+    if task.kind == "dense":
+        best = prediction.argmax(axis=-2)
+        y = np.broadcast_to(y[:, None] if y.ndim < best.ndim else y, best.shape)
+        known = ~np.isnan(y)
+        return metrics.score(y[known], best[known], "macro_f1")
+    y = y[:, 0] if task.kind in ("multiclass", "regression") else y
+    return metrics.score(y, prediction, metrics.MAIN_METRIC[task.kind])
+
+
+class Model(nn.Module):
+    """An encoder and a head.
+
+    Attributes
+    ----------
+    encoder : TransformerEncoder
+    head : TaskHead
+    kind, classes
+        Of the task.
+    scale : (mean, std)
+        Of the values of a regression.
+    about : dict
+        What ``model.yaml`` says beside.
+    """
+
+    def __init__(
+        self, encoder: TransformerEncoder, head: TaskHead, *, kind: Kind, classes: tuple[str, ...], scale: tuple[float, float]
+    ) -> None:
+        super().__init__()
+        self.encoder: TransformerEncoder = encoder
+        self.head, self.kind, self.classes, self.scale = head, kind, classes, scale
+        self.about: dict[str, Any] = {}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs before softmax or sigmoid."""
+        out: Tensor = self.head(self.encoder.encode(self.encoder.tokenize(batch)))
+        return out
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Tensor:
+        """Probabilities, values or log hazards of a batch, float64, in evaluation mode."""
+        self.eval()
+        return predictions(self(batch.to(self.encoder.position.device)).float(), self.kind, self.scale)
+
+
+def predict_rows(model: Model, corpus: Corpus, rows: Array, *, adapt: bool = False, desc: str | None = "predict") -> Array:
+    """Predictions of corpus rows, streamed.
+
+    Parameters
+    ----------
+    model : Model
+    corpus : Corpus
+    rows : ndarray of int
+    adapt : bool
+        Accept a subset of the encoder's channels and other filters.
+    desc : str or None
+        Of the progress line; None = no line.
+
+    Returns
+    -------
+    ndarray, float64, as :meth:`Model.predict` for all rows
+
+    Raises
+    ------
+    DataError
+        The corpus does not fit the encoder.
+    """
+    match = require_match(model.encoder.spec, corpus.spec, adapt=adapt)
+    names, columns = [corpus.spec.ch_names[i] for i in match.rows], list(match.rows)
+    model.to(pick_device())
+    out, size = [], batch_rows(model.encoder)
+    with nullcontext() if desc is None else Progress(len(rows), desc, "windows") as bar:
+        for i in range(0, len(rows), BLOCK_ROWS):
+            x = corpus.signal(rows[i : i + BLOCK_ROWS])[:, columns]
+            for j in range(0, len(x), size):
+                batch = make_batch(x[j : j + size], names, corpus.spec.sfreq, model.encoder.position.device)
+                out.append(model.predict(batch).cpu().numpy())
+            if bar is not None:
+                bar.update(len(x))
+    return np.concatenate(out)
+
+
+def save_model(model: Model, folder: str | Path, *, head: Part, about: Mapping[str, Any], overwrite: bool = False) -> Path:
+    """Write a model folder.
+
+    Parameters
+    ----------
+    model : Model
+        With plain layers: adapters merged.
+    folder : path
+    head : Part
+        Name in the table ``head`` and settings.
+    about : mapping
+        What else is to be known: label, seen subjects, choices and why.
+    overwrite : bool
+
+    Raises
+    ------
+    RequestError
+        The folder exists.
+    DataError
+        A weight is not finite.
+    """
+    folder = Path(folder)
+    refuse_existing(folder, overwrite)
+    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in model.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise DataError(f"{folder}: tensor {name} holds NaN or infinity; take a lower learning rate")
+    with atomic_folder(folder, overwrite=overwrite) as part:
+        save_file(tensors, part / "weights.safetensors", metadata={"format": "pt"})
+        facts = {
+            "format": FORMAT, "biossl": __version__, "kind": model.kind, "classes": list(model.classes),
+            "scale": [float(v) for v in model.scale], "head": head.to_dict(), "pool": getattr(head.config, "pool", ""),
+            "encoder": {"config": to_plain(model.encoder.config), "spec": model.encoder.spec.to_dict()},
+            "weights": {"sha256": sha256(part / "weights.safetensors"), "parameters": sum(t.numel() for t in tensors.values())},
+        }  # fmt: skip
+        (part / "model.yaml").write_text(dump_yaml(facts | to_plain(dict(about))), encoding="utf-8", newline="\n")
+    return folder
+
+
+def load_model(folder: str | Path) -> Model:
+    """Read a model folder (or the ``model/`` of a run folder), strictly: on the CPU, float32, evaluation mode.
+
+    Raises
+    ------
+    RequestError
+        Not a model folder.
+    DataError
+        Damaged, or of another format.
+
+    Examples
+    --------
+    >>> load_model("no/such/folder")
+    Traceback (most recent call last):
+    ...
+    biossl.errors.RequestError: no/such/folder: no model folder (no model.yaml); give RUN or RUN/model of `biossl finetune`
+    """
+    path = Path(folder)
+    path = path / "model" if (path / "model" / "model.yaml").is_file() else path
+    file = path / "model.yaml"
+    if not file.is_file():
+        raise RequestError(f"{folder}: no model folder (no model.yaml); give RUN or RUN/model of `biossl finetune`")
+    about = load_yaml(file)
+    if about.get("format") != FORMAT:
+        raise DataError(f"{file}: format {about.get('format')}; this version reads {FORMAT}")
+    try:
+        encoder = empty_encoder(
+            InputSpec.from_dict(about["encoder"]["spec"]),
+            build(EncoderConfig, about["encoder"]["config"], where=f"{file} encoder"),
+        )
+        settings = dict(about["head"])
+        config = config_class("head", settings.pop("name"), where=str(file))
+        head = build(config, settings, where=f"{file} head").build(encoder, n_outputs(about["kind"], len(about["classes"])))
+        mean, std = (float(v) for v in about["scale"])
+        wanted = about["weights"]["sha256"]
+        model = Model(encoder, head, kind=about["kind"], classes=tuple(about["classes"]), scale=(mean, std))
+    except (KeyError, TypeError, ValueError, RequestError) as error:
+        raise DataError(f"{file}: damaged ({error}); {_REMEDY}") from None
+    if not (math.isfinite(mean) and std > 0):
+        raise DataError(f"{file}: key 'scale' is damaged; {_REMEDY}")
+    weights = path / "weights.safetensors"
+    try:
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{weights}: not a whole safetensors file ({error}); {_REMEDY}") from None
+    require_tensors(
+        str(weights),
+        {k: tuple(v.shape) for k, v in model.state_dict().items()},
+        {k: tuple(v.shape) for k, v in tensors.items()},
+        _REMEDY,
+    )
+    if sha256(weights) != wanted:
+        raise DataError(f"{weights}: the bytes differ from the SHA-256 in model.yaml; {_REMEDY}")
+    model.load_state_dict(tensors, assign=True)
+    model.about = about
+    return model.eval()
