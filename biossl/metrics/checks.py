@@ -44,7 +44,7 @@ def zero_one(y: Array) -> None:
 
 def no_nan(prediction: Array, known: Array, what: str = "prediction") -> None:
     """Refuse NaN where a label is known: a model that fails on some rows may not be judged on the others alone."""
-    missing = np.isnan(prediction)
+    missing: Array = np.isnan(prediction)
     if missing.ndim > known.ndim:
         missing = missing.any(axis=1)
     lost = int((missing & known).sum())
