@@ -19,6 +19,12 @@ def column(values: ArrayLike) -> Array:
     return out[:, 0] if out.ndim == 2 and out.shape[1] == 1 else out
 
 
+def columns(values: ArrayLike) -> Array:
+    """(n,) as (n, 1); (n, K) unchanged."""
+    out = np.asarray(values, float)
+    return out[:, None] if out.ndim == 1 else out
+
+
 def hard(prediction: ArrayLike) -> Array:
     """Class numbers: those given, or of class scores (n, K) the largest."""
     p = np.asarray(prediction)

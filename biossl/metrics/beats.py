@@ -96,7 +96,7 @@ def _share(hit: Sequence[str], missed: Sequence[str]) -> Statistic:
     letters = "NSVFQO"
 
     def cells(pairs: Sequence[str]) -> list[int]:
-        return [letters.index(a) * len(letters) + letters.index(b) for a, b in pairs]
+        return [letters.index(p[0]) * len(letters) + letters.index(p[1]) for p in pairs]
 
     hits, misses = cells(hit), cells(missed)
 

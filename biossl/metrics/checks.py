@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from biossl.errors import DataError, RequestError
-from biossl.metrics.arrays import Array
+from biossl.metrics.arrays import Array, columns
 from biossl.metrics.metric import COUNTED, PROBABILITY, RANKED, Metric
 
 MIN_SUBJECTS = 3  # below that resampled subjects say nothing about another one
@@ -44,12 +44,20 @@ def zero_one(y: Array) -> None:
 
 def no_nan(prediction: Array, known: Array, what: str = "prediction") -> None:
     """Refuse NaN where a label is known: a model that fails on some rows may not be judged on the others alone."""
-    missing: Array = np.isnan(prediction)
-    if missing.ndim > known.ndim:
-        missing = missing.any(axis=1)
-    lost = int((missing & known).sum())
+    rows = columns(prediction)
+    lost = int((np.isnan(rows).any(axis=1) & known).sum())
     if lost:
         raise DataError(f"the {what} is NaN in {lost} of {int(known.sum())} rows with a label: give a number or drop the rows")
+
+
+def finite(prediction: Array, known: Array, what: str = "prediction") -> None:
+    """Refuse NaN and infinite numbers where a label is known."""
+    no_nan(prediction, known, what)
+    lost = int((np.isinf(prediction) & known).sum())
+    if lost:
+        raise DataError(
+            f"the {what} is infinite in {lost} of {int(known.sum())} rows with a label: give a number or drop the rows"
+        )
 
 
 def probabilities(p: Array, known: Array, *, sums: bool = False) -> None:
@@ -97,8 +105,8 @@ def remarks(
     labels = np.asarray(y, float)
     names = np.asarray(subjects).astype(str)
     same_length(labels, subjects=names)
-    table = labels.reshape(len(labels), -1)
-    known = ~np.isnan(table).any(axis=1) if metric.name == "concordance" else (~np.isnan(table)).any(axis=1)
+    table = columns(labels)
+    known: Array = ~np.isnan(table).any(axis=1) if metric.name == "concordance" else (~np.isnan(table)).any(axis=1)
     out = []
     lost = int((~known).sum())
     if lost:

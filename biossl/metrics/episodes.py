@@ -63,11 +63,16 @@ def count_episodes(reference: ArrayLike, detected: ArrayLike, end_s: float, *, s
     ref, det = (_merged(intervals_of(v, what), start_s, end_s) for v, what in ((reference, "reference"), (detected, "detected")))
     shared = np.minimum(ref[:, None, 1], det[None, :, 1]) - np.maximum(ref[:, None, 0], det[None, :, 0])
     meets = shared > 0
-    lengths = [float(np.diff(v).sum()) for v in (ref, det)]
     return EpisodeCounts(
-        len(ref), int(meets.any(1).sum()), len(det), int(meets.any(0).sum()), watched(end_s - start_s), *lengths,
-        float(np.maximum(shared, 0).sum()),
-    )  # fmt: skip
+        n_reference=len(ref),
+        n_found=int(meets.any(1).sum()),
+        n_detected=len(det),
+        n_true=int(meets.any(0).sum()),
+        seconds=watched(end_s - start_s),
+        reference_s=float(np.diff(ref).sum()),
+        detected_s=float(np.diff(det).sum()),
+        shared_s=float(np.maximum(shared, 0).sum()),
+    )
 
 
 def _merged(v: Array, start_s: float, end_s: float) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from biossl.errors import DataError
 from biossl.metrics import checks
-from biossl.metrics.arrays import Array
+from biossl.metrics.arrays import Array, columns
 from biossl.metrics.metric import Metric
 from biossl.metrics.scores import resampler, subject_codes, why_not
 
@@ -161,8 +161,7 @@ _NO_COUNT = "nothing was counted that the statistic divides by"
 
 
 def _added(counts: ArrayLike, codes: Array, n_subjects: int) -> Array:
-    table = np.asarray(counts, float)
-    table = table.reshape(len(table), -1)
+    table = columns(counts)
     checks.same_length(table, subjects=codes)
     if not np.isfinite(table).all():
         raise DataError("a count is NaN or infinite: count every record, with 0 where nothing was found")

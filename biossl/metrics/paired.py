@@ -173,8 +173,8 @@ def mcnemar(y: ArrayLike, a: ArrayLike, b: ArrayLike) -> Comparison:
     value, discordant = (only_a - only_b) / n, only_a + only_b
     se = (discordant - (only_a - only_b) ** 2 / n) ** 0.5 / n
     half = float(stats.norm.ppf(0.975)) * se
-    p = float(stats.binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
-    return Comparison(value, se, value - half, value + half, p, discordant)
+    chance = float(stats.binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+    return Comparison(value, se, value - half, value + half, chance, discordant)
 
 
 def sign_flip(a: ArrayLike, b: ArrayLike, *, n: int = N_FLIPS, seed: int = 0) -> Comparison:

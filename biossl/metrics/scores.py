@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from biossl.errors import DataError, RequestError
 from biossl.metrics import checks
-from biossl.metrics.arrays import Array, column, hard
+from biossl.metrics.arrays import Array, column, columns, hard
 from biossl.metrics.counted import counted, net_benefit
 from biossl.metrics.metric import COUNTED, Metric, as_metric
 from biossl.metrics.moments import brier, errors
@@ -134,6 +134,7 @@ def resampler(
         raise RequestError(f"{name} judges one column of labels and of predictions; these have shapes {t.shape} and {s.shape}")
     checks.no_nan(s, ~np.isnan(t))
     if name in ("r2", "mae"):
+        checks.finite(s, ~np.isnan(t))
         return errors(t, s, codes, n_subjects, name)
     checks.zero_one(t)
     if name == "auroc":
@@ -164,9 +165,9 @@ def _decisions(t: Array, p: Array, codes: Array, n_subjects: int, metric: Metric
 
 def _class_scores(t: Array, p: Array, codes: Array, n_subjects: int, name: str) -> Callable[[Array], Array]:
     if t.ndim == 1 and (p.ndim == 1 or p.shape[1] == 1):
-        t, p = t[:, None], p.reshape(len(p), 1)
+        t, p = t[:, None], columns(p)
     if t.ndim == 2:
-        p = p.reshape(len(p), -1)
+        p = columns(p)
         if t.shape != p.shape:
             raise DataError(f"labels have {t.shape[1]} classes, predictions {p.shape[1]}: give one column for each class")
         checks.zero_one(t)
