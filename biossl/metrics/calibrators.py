@@ -21,7 +21,7 @@ from biossl.metrics.recalibration import EDGE
 
 Kind = Literal["binary", "multiclass", "multilabel"]
 Method = Literal["temperature", "isotonic"]
-_RANGE = (-6.0, 6.0)  # log temperatures searched
+_RANGE = (-8.0, 12.0)  # log temperatures searched
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,13 @@ class Calibration:
                 curves.append(_isotonic(t[rows] == k, q[rows, k]))
             return cls(kind, method, names, tuple(curves))
         for k, name in enumerate(names):
-            rows = ~np.isnan(t[:, k])
-            some, shown = t[rows, k], q[rows, k]
+            some = t[~np.isnan(t[:, k]), k]
             if len(np.unique(some)) < 2:
                 what = "no known label" if not len(some) else f"only {'positive' if some[0] else 'negative'} rows"
                 raise DataError(f"validation has {what} of class {name}: calibration needs both; add validation subjects")
+        for k in range(len(names)):
+            rows = ~np.isnan(t[:, k])
+            some, shown = t[rows, k], q[rows, k]
             if method == "isotonic":
                 curves.append(_isotonic(some == 1, shown))
             else:
@@ -206,20 +208,20 @@ def _cooled(q: Array, temperature: float) -> Array:
 def _temperature(t: Array, q: Array) -> float:
     z = np.log(np.maximum(q, EDGE))
     right = np.arange(len(t)), t.astype(int)
+    # the loss is convex in 1 / T: it falls for ever when every right class leads, and from 0 on rises when none is favoured
+    if (z[right] >= z.max(axis=1)).all():
+        raise DataError(
+            "the probabilities separate the validation classes completely: no temperature fits; add validation subjects"
+        )
+    if (z[right] - z.mean(axis=1)).mean() <= 0:
+        raise DataError("the probabilities say nothing about the validation labels: no temperature mends that; look at the model")
 
     def loss(log_t: float) -> float:
         s = z / np.exp(log_t)
         top = s.max(axis=1)
         return float((top + np.log(np.exp(s - top[:, None]).sum(axis=1)) - s[right]).mean())
 
-    found = minimize_scalar(loss, bounds=_RANGE, method="bounded", options={"xatol": 1e-10})
-    if found.x - _RANGE[0] < 1e-2:
-        raise DataError(
-            "the probabilities separate the validation classes completely: no temperature fits; add validation subjects"
-        )
-    if _RANGE[1] - found.x < 1e-2:
-        raise DataError("the probabilities say nothing about the validation labels: no temperature mends that; look at the model")
-    return float(np.exp(found.x))
+    return float(np.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded", options={"xatol": 1e-10}).x))
 
 
 def _isotonic(positive: Array, q: Array) -> tuple[tuple[float, ...], ...]:

@@ -27,6 +27,12 @@ def same_length(y: Array, **others: Array) -> None:
             raise DataError(f"{len(y)} reference labels but {len(values)} {name}: give one of each for every row, NaN if unknown")
 
 
+def known_rows(y: Array, metric: Metric) -> Array:
+    """Which rows are judged: one known label is enough, survival needs time and event."""
+    known = ~np.isnan(columns(y))
+    return np.asarray(known.all(axis=1) if metric.name == "concordance" else known.any(axis=1))
+
+
 def class_numbers(y: Array) -> None:
     """Refuse reference labels that are no class numbers (NaN is unknown)."""
     known = y[~np.isnan(y)]
@@ -106,7 +112,7 @@ def remarks(
     names = np.asarray(subjects).astype(str)
     same_length(labels, subjects=names)
     table = columns(labels)
-    known: Array = ~np.isnan(table).any(axis=1) if metric.name == "concordance" else (~np.isnan(table)).any(axis=1)
+    known = known_rows(labels, metric)
     out = []
     lost = int((~known).sum())
     if lost:

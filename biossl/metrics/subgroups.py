@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 
 from biossl.errors import DataError, RequestError
 from biossl.metrics import checks
-from biossl.metrics.arrays import Array, columns
+from biossl.metrics.arrays import Array
 from biossl.metrics.intervals import N_RESAMPLES, Interval, draw, interval
-from biossl.metrics.metric import Metric
+from biossl.metrics.metric import Metric, as_metric
 from biossl.metrics.scores import resampler, why_not
 
 MISSING = "missing"
@@ -147,8 +147,7 @@ def subgroups(
     checks.same_length(labels, subjects=codes)
     n_all = weights.shape[1]
     resampler(labels, said, codes, metric, n_all)  # refuses bad input anywhere, also in a group that is not scored
-    wide = columns(labels)
-    known = ~np.isnan(wide).any(axis=1) if str(metric) == "concordance" else (~np.isnan(wide)).any(axis=1)
+    known = checks.known_rows(labels, as_metric(metric))
     if not known.any():
         raise DataError("no row has a known label: no group can be judged")
     out = []
