@@ -8,6 +8,7 @@ from sklearn import metrics as sk
 
 from biossl import metrics
 from biossl.errors import DataError, RequestError
+from biossl.metrics import intervals, ranks
 
 
 def problem(seed, n=300, k=4):
@@ -63,9 +64,9 @@ def test_average_precision_of_a_resample_is_that_of_its_rows_written_out(monkeyp
     y[subjects == 2] = 0  # resamples without a positive may come up
     y[(subjects != 2) & (subjects != 4)] = 0
     s = rng.normal(size=(60, 1)).round(1)
-    codes, weights = metrics._draw(subjects, 60, seed=5)
-    monkeypatch.setattr(metrics, "_CHUNK", 500)
-    fast = metrics._resampler(y, s, codes, "auprc")(weights)
+    codes, weights = intervals.draw(subjects, 60, seed=5)
+    monkeypatch.setattr(ranks, "_CHUNK", 500)
+    fast = metrics.resampler(y, s, codes, "auprc", weights.shape[1])(weights)
     assert np.isnan(fast).any() and np.isfinite(fast).any()
     for value, w in zip(fast, weights, strict=True):
         rows = np.concatenate([np.repeat(np.flatnonzero(codes == c), int(m)) for c, m in enumerate(w)])
@@ -103,8 +104,8 @@ def test_resamples_equal_a_slow_loop_over_repeated_rows(metric):
     """Each resample's value is the score of the resampled subjects' rows, written out."""
     y, s, subjects = problem(3, n=120, k=3)
     y[subjects == 2] = 0  # subject 2 has one class only, so classes vanish from some resamples
-    codes, weights = metrics._draw(subjects, 60, seed=5)
-    fast = metrics._resampler(y, s, codes, metric)(weights)
+    codes, weights = intervals.draw(subjects, 60, seed=5)
+    fast = metrics.resampler(y, s, codes, metric, weights.shape[1])(weights)
     for value, w in zip(fast, weights, strict=True):
         rows = np.concatenate([np.repeat(np.flatnonzero(codes == c), int(m)) for c, m in enumerate(w)])
         assert value == pytest.approx(metrics.score(y[rows], s[rows], metric), abs=1e-9)
@@ -113,9 +114,9 @@ def test_resamples_equal_a_slow_loop_over_repeated_rows(metric):
 @pytest.mark.parametrize("chunk", [50, 4_000_000])
 def test_both_ways_of_resampling_ranks_agree(monkeypatch, chunk):
     y, s, subjects = problem(11)
-    monkeypatch.setattr(metrics, "_CHUNK", chunk)
+    monkeypatch.setattr(ranks, "_CHUNK", chunk)
     by_subject = metrics.subject_bootstrap(y, s, subjects, "macro_auroc", n=50)
-    monkeypatch.setattr(metrics, "_FEW_SUBJECTS", 0)
+    monkeypatch.setattr(ranks, "_FEW_SUBJECTS", 0)
     by_row = metrics.subject_bootstrap(y, s, subjects, "macro_auroc", n=50)
     assert by_subject.value == pytest.approx(by_row.value, abs=1e-12)
     assert (by_subject.low, by_subject.high) == pytest.approx((by_row.low, by_row.high), abs=1e-12)
