@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +138,10 @@ def embed_to_parquet(
         how = load_card(card) if card is not None else None
         if how is not None:
             require_modality(how, encoder.spec)
-        pieces = _file_pieces(encoder, sources, pool, unreadable, told, screen, card=how, adapt=adapt, keep_names=keep_names)
+        pieces = file_pieces(
+            encoder, sources, lambda x, names: embed_windows(encoder, x, names, encoder.spec.sfreq, pool=pool), unreadable, told,
+            screen, card=how, adapt=adapt, keep_names=keep_names,
+        )  # fmt: skip
     if per != "window":
         pieces = iter([_grouped(pieces, {"recording": "record", "subject": "subject"}[per])])
     n = _write(out, pieces, facts, wide)
@@ -219,14 +222,17 @@ def _keys(corpus: Corpus) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------- files
 
 
-def _file_pieces(
-    encoder: TransformerEncoder, files: list[Path], pool: str, unreadable: list[str], told: list[str],
-    screen: list[str], *,
-    card: Card | None, adapt: bool, keep_names: bool,
+def file_pieces(
+    encoder: TransformerEncoder, files: list[Path], compute: Callable[[Array, Sequence[str]], Array], unreadable: list[str],
+    told: list[str], screen: list[str], *, card: Card | None, adapt: bool, keep_names: bool, verb: str = "embed",
 ) -> Iterator[tuple[pd.DataFrame, Array]]:  # fmt: skip
-    """(keys, embeddings) of each file; a file that cannot be used costs one line, the last good one missing an error."""
+    """Keys of each file's windows, and what is computed of them.
+
+    A file that cannot be used costs one line in ``unreadable`` (without names unless they are kept) and in ``screen``; that no file
+    could be used is a DataError. ``compute`` takes windows (n, C, T) and the names of their channels.
+    """
     records: set[str] = set()
-    for number, file in enumerate(track(files, len(files), "embed", "files"), start=1):
+    for number, file in enumerate(track(files, len(files), verb, "files"), start=1):
         record = f"file-{number:04d}"
         try:
             cut = windows_of_file(file, encoder.spec, card=card, adapt=adapt)
@@ -246,7 +252,7 @@ def _file_pieces(
             "start_s": cut.start_s, "split": "", "event": "", "quality": cut.quality,
         })  # fmt: skip
         x = cut.data[:, [encoder.spec.ch_names.index(n) for n in names]]
-        yield frame, embed_windows(encoder, x, names, encoder.spec.sfreq, pool=pool)
+        yield frame, compute(x, names)
     if not records:
         more = f" (and {len(screen) - 1} more)" if len(screen) > 1 else ""
         raise DataError(f"{screen[0]}{more}" if screen else "no files; name at least one recording")

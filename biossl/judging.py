@@ -107,7 +107,7 @@ def _summary(table: dict[tuple[str, str], list[protocol.Fitted]], target: Target
             inner = [f.inner for f in fits if f.inner is not None]
             entry["inner"] = float(np.mean(inner)) if inner else None
         for metric in scored(target):
-            y, some = _as_asked(target, predictions, metric)
+            y, some = as_asked(target, predictions, metric)
             interval = metrics.subject_bootstrap(y, some, subject, metric, seed=seed).to_dict()
             each = [metrics.score(y, p, metric) for p in some]
             entry["scores"][metric] = interval | ({"min": _plain(min(each)), "max": _plain(max(each))} if len(each) > 1 else {})
@@ -132,7 +132,7 @@ def scored(target: Target) -> tuple[str, ...]:
     return named
 
 
-def _as_asked(target: Target, predictions: list[Array], metric: str) -> tuple[Array, list[Array]]:
+def as_asked(target: Target, predictions: list[Array], metric: str) -> tuple[Array, list[Array]]:
     """Reference and predictions in the form a metric takes: of two classes, AUROC and AUPRC look at the second one's scores."""
     if target.kind == "multiclass" and metric in metrics.METRICS["binary"]:
         return target.y[:, None], [p[:, 1:2] for p in predictions]

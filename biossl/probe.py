@@ -337,7 +337,7 @@ def _models(
         random.append(spread(embed_corpus(twin, corpus, index, pool=pool, adapt=adapt, desc=f"random {i + 1}/{N_RANDOM}")))
     models.append(Model(RANDOM, random))
     models.append(Model(HAND, [spread(corpus_features(corpus, index)[0])]))
-    demographic = _age_and_sex(corpus)
+    demographic = age_and_sex(corpus)
     if demographic is not None:
         models.append(Model(DEMOGRAPHIC, [spread(demographic[index])]))
     return models
@@ -350,7 +350,7 @@ def random_encoder(encoder: TransformerEncoder, seed: int) -> TransformerEncoder
         return type(encoder)(encoder.spec, encoder.config).eval()
 
 
-def _age_and_sex(corpus: Corpus) -> Array | None:
+def age_and_sex(corpus: Corpus) -> Array | None:
     """Age in years and sex as numbers (n_index, 2 or more) where the card has them, else None."""
     import pandas as pd
 

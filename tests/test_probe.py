@@ -339,7 +339,7 @@ def test_age_and_sex_alone_reach_what_was_measured_on_ptbxl(data_root, tmp_path)
     convert(load_card("ptbxl"), data_root / "ptbxl_subset", tmp_path / "c", view="resting", partial=True)
     corpus = Corpus.open(tmp_path / "c")
     rows, _ = module.labelled_rows(corpus, "superclass", "subset")
-    x = module._age_and_sex(corpus)[rows.index]
+    x = module.age_and_sex(corpus)[rows.index]
     train, test = rows.where("train"), rows.where("test")
     f = protocol.linear(x[train], rows.target.take(train), rows.subject[train], x[test])
     assert metrics.score(rows.target.y[test], f.prediction, "macro_auroc") == pytest.approx(0.766, abs=0.02)

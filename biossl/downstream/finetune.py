@@ -28,10 +28,12 @@ from biossl.compare.plan import refuse_breaking
 from biossl.compare.scratch import n_steps
 from biossl.corpus import Corpus, guard_split, subject_keys
 from biossl.corpus.splits import default_split, with_fold
+from biossl.downstream.lock import Lock, fit_lock
 from biossl.downstream.lowrank import allocate_ranks, importance, total_rank
 from biossl.downstream.model import Model, Task, make_task, predict_rows, save_model, score
+from biossl.downstream.ood import MEMORY_ROWS
 from biossl.errors import DataError, RequestError
-from biossl.inference import make_batch
+from biossl.inference import embed_corpus, make_batch
 from biossl.keys import hash_ints
 from biossl.models.lowrank import LowRankConfig, adapters_of, n_trained
 from biossl.models.task_heads import PooledHead, pool_observed
@@ -212,6 +214,9 @@ def finetune(
         },
         "encoder_hash": loaded.info["hash"],
     }  # fmt: skip
+    model.lock = _lock(case, model, np.union1d(train, val) if chose == "val" else train, subjects, held)
+    for line in model.lock.notes:
+        note(line)
     save_model(model, run / "model", head=case.head, about=about)
     for spent in (run / "choice", *(p for f in (run, run / "second") for p in sorted((f / "checkpoints").glob("step-*"))[:-1])):
         shutil.rmtree(spent, ignore_errors=True)
@@ -456,6 +461,22 @@ def _choose(
         by,
         f"weights after step {step} of {case.steps}: score {best:.4f} on {who}, last {found[-1][2]:.4f}",
     )
+
+
+def _lock(case: _Case, model: Model, rows: Array, subjects: Array, held: tuple[Array, Array, float | None] | None) -> Lock:
+    """Calibration and thresholds by the held-out predictions; what is familiar by the rows that were trained on or chosen by."""
+    task = case.task
+    some = rows[protocol.spread(len(rows), MEMORY_ROWS, case.seed)]
+    features = embed_corpus(model.encoder, case.corpus, some, adapt=case.adapt, desc="familiar")
+    seen = np.isfinite(features).all(axis=1)
+    numbers = (
+        np.nan_to_num(task.values[some][:, 0], nan=-1.0).astype(np.int64) if task.kind in ("multiclass", "ordinal") else None
+    )
+    y, p = (None, None) if held is None else (task.values[held[0]].astype(np.float64), held[1])
+    return fit_lock(
+        task.kind, task.classes, y, p, features=features[seen], subjects=subjects[some][seen],
+        numbers=None if numbers is None else numbers[seen],
+    )  # fmt: skip
 
 
 def _one_sided(task: Task, rows: Array) -> str:

@@ -1,7 +1,7 @@
 """A fine-tuned model: encoder and head in one, what it predicts, and the folder it is kept in.
 
 What lives here: :class:`Task` (what is predicted), :class:`Model`, predictions of corpus rows, and the model folder
-(``weights.safetensors``, ``model.yaml``), written whole and read strictly. How a model is trained is ``finetune.py``.
+(``weights.safetensors``, ``model.yaml``, ``familiar.safetensors``), written whole and read strictly. How a model is trained is ``finetune.py``.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from biossl.batch import Batch
 from biossl.checkpoint import empty_encoder, refuse_existing, require_match, require_tensors, sha256
 from biossl.config import build, dump_yaml, load_yaml, to_plain
 from biossl.corpus import Corpus
+from biossl.downstream.lock import Lock
+from biossl.downstream.ood import Familiar
 from biossl.errors import DataError, RequestError
 from biossl.inference import batch_rows, make_batch, pick_device
 from biossl.models.task_heads import TaskHead
-from biossl.models.transformer import EncoderConfig, TransformerEncoder
+from biossl.models.transformer import EncoderConfig, TransformerEncoder, pool_tokens
 from biossl.objectives.losses_supervised import cox
 from biossl.objectives.supervised import Kind, n_outputs, predictions
 from biossl.progress import Progress
@@ -40,6 +42,7 @@ from biossl.signal import InputSpec
 Array = NDArray[Any]
 FORMAT = 1
 BLOCK_ROWS = 512
+FAMILIAR = "familiar.safetensors"
 _REMEDY = "copy the folder again or fine-tune anew"
 
 
@@ -136,6 +139,8 @@ class Model(nn.Module):
         Of the values of a regression.
     about : dict
         What ``model.yaml`` says beside.
+    lock : Lock
+        Calibration, thresholds, what is unfamiliar.
     """
 
     def __init__(
@@ -145,6 +150,7 @@ class Model(nn.Module):
         self.encoder: TransformerEncoder = encoder
         self.head, self.kind, self.classes, self.scale = head, kind, classes, scale
         self.about: dict[str, Any] = {}
+        self.lock = Lock()
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs before softmax or sigmoid."""
@@ -152,14 +158,25 @@ class Model(nn.Module):
         return out
 
     @torch.no_grad()
-    def predict(self, batch: Batch) -> Tensor:
-        """Probabilities, values or log hazards of a batch, float64, in evaluation mode."""
+    def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Probabilities, values or log hazards of a batch, float64, and its mean-pooled features (B, D), in evaluation mode.
+
+        Features of a window in which nothing was observed are NaN.
+        """
         self.eval()
-        return predictions(self(batch.to(self.encoder.position.device)).float(), self.kind, self.scale)
+        encoded = self.encoder.encode(self.encoder.tokenize(batch.to(self.encoder.position.device)))
+        return predictions(self.head(encoded).float(), self.kind, self.scale), pool_tokens(encoded, "mean").float()
 
 
 def predict_rows(model: Model, corpus: Corpus, rows: Array, *, adapt: bool = False, desc: str | None = "predict") -> Array:
-    """Predictions of corpus rows, streamed.
+    """Predictions of corpus rows: the first of :func:`read_rows`."""
+    return read_rows(model, corpus, rows, adapt=adapt, desc=desc)[0]
+
+
+def read_rows(
+    model: Model, corpus: Corpus, rows: Array, *, adapt: bool = False, desc: str | None = "predict"
+) -> tuple[Array, Array]:
+    """Predictions and features of corpus rows, streamed.
 
     Parameters
     ----------
@@ -173,7 +190,8 @@ def predict_rows(model: Model, corpus: Corpus, rows: Array, *, adapt: bool = Fal
 
     Returns
     -------
-    ndarray, float64, as :meth:`Model.predict` for all rows
+    ndarray, float64, and ndarray, float32, (n, D)
+        As :meth:`Model.read` for all rows.
 
     Raises
     ------
@@ -183,16 +201,18 @@ def predict_rows(model: Model, corpus: Corpus, rows: Array, *, adapt: bool = Fal
     match = require_match(model.encoder.spec, corpus.spec, adapt=adapt)
     names, columns = [corpus.spec.ch_names[i] for i in match.rows], list(match.rows)
     model.to(pick_device())
-    out, size = [], batch_rows(model.encoder)
+    out: list[tuple[Array, Array]] = []
+    size = batch_rows(model.encoder)
     with nullcontext() if desc is None else Progress(len(rows), desc, "windows") as bar:
         for i in range(0, len(rows), BLOCK_ROWS):
             x = corpus.signal(rows[i : i + BLOCK_ROWS])[:, columns]
             for j in range(0, len(x), size):
                 batch = make_batch(x[j : j + size], names, corpus.spec.sfreq, model.encoder.position.device)
-                out.append(model.predict(batch).cpu().numpy())
+                prediction, features = model.read(batch)
+                out.append((prediction.cpu().numpy(), features.cpu().numpy()))
             if bar is not None:
                 bar.update(len(x))
-    return np.concatenate(out)
+    return np.concatenate([p for p, _ in out]), np.concatenate([f for _, f in out])
 
 
 def save_model(model: Model, folder: str | Path, *, head: Part, about: Mapping[str, Any], overwrite: bool = False) -> Path:
@@ -224,7 +244,11 @@ def save_model(model: Model, folder: str | Path, *, head: Part, about: Mapping[s
             raise DataError(f"{folder}: tensor {name} holds NaN or infinity; take a lower learning rate")
     with atomic_folder(folder, overwrite=overwrite) as part:
         save_file(tensors, part / "weights.safetensors", metadata={"format": "pt"})
+        if model.lock.familiar is not None:
+            known = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in model.lock.familiar.to_arrays().items()}
+            save_file(known, part / FAMILIAR, metadata={"format": "pt"})
         facts = {
+            "lock": model.lock.to_dict() | {"familiar": sha256(part / FAMILIAR) if model.lock.familiar is not None else None},
             "format": FORMAT, "biossl": __version__, "kind": model.kind, "classes": list(model.classes),
             "scale": [float(v) for v in model.scale], "head": head.to_dict(), "pool": getattr(head.config, "pool", ""),
             "encoder": {"config": to_plain(model.encoder.config), "spec": model.encoder.spec.to_dict()},
@@ -288,5 +312,22 @@ def load_model(folder: str | Path) -> Model:
     if sha256(weights) != wanted:
         raise DataError(f"{weights}: the bytes differ from the SHA-256 in model.yaml; {_REMEDY}")
     model.load_state_dict(tensors, assign=True)
-    model.about = about
+    model.about, model.lock = about, _load_lock(path, about)
     return model.eval()
+
+
+def _load_lock(path: Path, about: Mapping[str, Any]) -> Lock:
+    """What is frozen beside the weights."""
+    familiar, wanted = None, about["lock"].get("familiar") if isinstance(about.get("lock"), dict) else None
+    if wanted is not None:
+        file = path / FAMILIAR
+        try:
+            if sha256(file) != wanted:
+                raise DataError(f"{file}: the bytes differ from the SHA-256 in model.yaml; {_REMEDY}")
+            familiar = Familiar.from_arrays({k: v.numpy() for k, v in load_file(file).items()})
+        except (OSError, SafetensorError, KeyError) as error:
+            raise DataError(f"{file}: damaged ({error}); {_REMEDY}") from None
+    try:
+        return Lock.from_dict(about["lock"], familiar)
+    except (KeyError, DataError) as error:
+        raise DataError(f"{path / 'model.yaml'}: {error}") from None

@@ -69,7 +69,9 @@ class Familiar:
         """
         features = np.asarray(features, np.float64)
         if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise DataError(f"{features.shape[-1]} features a window, the model's distances know {len(self.mean)}; take its own encoder")
+            raise DataError(
+                f"{features.shape[-1]} features a window, the model's distances know {len(self.mean)}; take its own encoder"
+            )
         finite = np.isfinite(features).all(axis=1)
         out = {name: np.full(len(features), np.inf) for name in ("mahalanobis", "knn")}
         if not finite.any():

@@ -1,0 +1,315 @@
+"""A locked model on rows it has never seen: scores with intervals, beside simple models, with nothing refitted.
+
+What lives here: :func:`evaluate`: which rows, the seen-subjects rule, the ledger, the result as plain values in ``results.json`` and
+``predictions.parquet``. Predictions and decisions are ``predictions.py``'s, simple models ``rivals.py``'s, scores ``metrics``'.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from biossl import __version__, metrics
+from biossl.atomic import write_parquet, write_text
+from biossl.checkpoint import require_match
+from biossl.corpus import Corpus, seen
+from biossl.corpus.splits import default_split, with_fold
+from biossl.downstream.closer import closer_look
+from biossl.downstream.model import Model, Task, load_model, make_task, read_rows
+from biossl.downstream.predictions import KEYS, columns
+from biossl.downstream.rivals import rivals
+from biossl.errors import DataError, RequestError
+from biossl.judging import as_asked, scored
+from biossl.ledger import commit, record_opening
+from biossl.metrics import Metric
+from biossl.protocol import Target
+
+Array = NDArray[Any]
+FORMAT = 1
+FEW_SUBJECTS = 3  # below this nothing can be said about other people
+
+
+def evaluate(
+    run: str | Path,
+    corpus: str | Path | Corpus,
+    *,
+    label: str | None = None,
+    split: str | None = None,
+    part: str = "test",
+    by: Sequence[str] = (),
+    baselines: bool = True,
+    allow_seen: bool = False,
+    adapt: bool = False,
+    seed: int = 0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Judge a locked model.
+
+    Parameters
+    ----------
+    run : path
+        Run or model folder of `biossl finetune`.
+    corpus : path or Corpus
+        The model's own, or another site's.
+    label : str, optional
+        Default the label the model was trained for. Its classes are matched by name.
+    split : str, optional
+        Default the official one, or the only one; without any, all rows are judged.
+    part : str
+        Part of the split that is judged; ``all`` for every row.
+    by : sequence of str
+        Columns of the index (site, device, age, ...) whose groups are scored apart; numbers are cut into thirds.
+    baselines : bool
+        Fit simple models on the rows the model was trained on, where that corpus is still there.
+    allow_seen : bool
+        Go on when encoder or model have seen judged subjects; the result says so.
+    adapt : bool
+        Accept a corpus with other channels (a subset) or filters than the model's.
+    seed : int
+        Of resamples and simple models.
+    out : path, optional
+        Folder; default ``RUN/evaluations/CORPUS-LABEL-SPLIT-PART``.
+    overwrite : bool
+
+    Returns
+    -------
+    dict
+        Plain values, also in ``results.json``; beside it ``predictions.parquet``, one row a judged window.
+
+    Raises
+    ------
+    DataError
+        Label and model do not fit, nothing labelled to judge, subjects that were seen.
+    RequestError
+        ``out`` exists, no such part or covariate, a model of dense labels.
+
+    Examples
+    --------
+    >>> evaluate("runs/hapt-6", "corpora/hapt")["scores"]["macro_f1"]  # doctest: +SKIP
+    """
+    model = load_model(run)
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
+    if model.kind in ("dense", "survival"):
+        raise RequestError(f"{run}: a model of {model.kind} labels; evaluate judges classes, yes/no labels and values of windows")
+    match = require_match(model.encoder.spec, corpus.spec, adapt=adapt)
+    label = label or model.about["label"]
+    task, notes = _task(model, corpus, label)
+    split, where, rows, more = _rows(corpus, task, split, part)
+    _check_covariates(corpus, by)
+    folder = Path(out) if out is not None else _folder(Path(run), corpus, label, split, part)
+    if (folder / "results.json").exists() and not overwrite:
+        raise RequestError(f"{folder / 'results.json'}: exists; give another --out or add --overwrite")
+    notes += [*more, *match.notes, *model.lock.notes]
+    marks = _seen_marks(model)
+    subject = corpus.index["subject"].to_numpy().astype(str)
+    known = seen(corpus, rows, marks)
+    total = len(np.unique(subject[rows]))
+    if known and not allow_seen:
+        raise DataError(
+            f"{run}: model or encoder have seen {known} of the {total} subjects they would be judged on; take part 'test' of a split whose "
+            "subjects were left out, or add --allow-seen"
+        )
+    if known:
+        notes.append(f"model or encoder have seen {known} of the {total} judged subjects (--allow-seen): optimistic")
+    prediction, features = read_rows(model, corpus, rows, adapt=adapt)
+    blank = ~np.isfinite(features).all(axis=1)
+    if blank.any():
+        notes.append(f"{int(blank.sum())} of {len(rows)} labelled windows hold no observed sample and are left out")
+        rows, prediction, features = rows[~blank], prediction[~blank], features[~blank]
+    if not len(rows):
+        raise DataError(f"{corpus.path}: nothing was observed in any window of {where}; nothing can be judged")
+    table = columns(model, prediction, features)
+    target = _target(task, rows)
+    p = model.lock.probabilities(prediction) if target.kind != "regression" else prediction.reshape(len(rows))
+    people = subject[rows]
+    result: dict[str, Any] = {
+        "format": FORMAT, "biossl": __version__, "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "label": label, "kind": target.kind, "classes": list(target.classes), "metric": target.metric,
+        "corpus": {"path": str(corpus.path), "name": corpus.card.name, "view": corpus.view, "hash": corpus.hash},
+        "model": {"folder": str(run), "sha256": model.about["weights"]["sha256"]} | {
+            k: model.about.get(k) for k in ("mode", "split", "seed", "choices", "trained", "encoder_hash")
+        },
+        "split": split, "part": part, "seed": seed, "seen": {"subjects": known, "of": total},
+        "counts": _counts(corpus, rows, target, people),
+    }  # fmt: skip
+    result["scores"] = _scores(target, p, people, seed)
+    result |= closer_look(model, target, p, table, people, seed)
+    result["groups"] = {name: _groups(target, p, people, corpus, rows, name, seed) for name in by}
+    result["rivals"], said = rivals(model, corpus, rows, target, p, Path(run), seed=seed) if baselines else ([], [])
+    notes += said
+    if total < FEW_SUBJECTS:
+        notes.append(f"{total} judged subject{'s' if total > 1 else ''}: nothing can be said about other people from so few")
+    elif total < 15:
+        notes.append(f"{total} judged subjects are few: intervals over so few are wide at best")
+    result["notes"] = notes
+    result["out"] = str(folder)
+    if split is None or part not in ("train", "val"):
+        entry = {
+            "verb": "evaluate", "corpus": corpus.hash, "model": result["model"]["sha256"], "label": label, "split": split, "part": part,
+            "metric": target.metric, "score": result["scores"][target.metric],
+        }  # fmt: skip
+        file, times = record_opening([corpus.path, folder], entry)
+        result["ledger"] = {"file": str(file), "openings": times}
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = corpus.index.iloc[rows][[k for k in KEYS if k in corpus.index]].reset_index(drop=True)
+    write_parquet(folder / "predictions.parquet", pd.concat([keys, _truth(target), table], axis=1))
+    write_text(folder / "results.json", json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
+    return result
+
+
+# ---------------------------------------------------------------------------------------------- what is judged
+
+
+def _task(model: Model, corpus: Corpus, label: str) -> tuple[Task, list[str]]:
+    """The corpus' label in the model's classes."""
+    task = make_task(corpus, label, kind=model.kind if model.kind == "ordinal" else None)
+    if task.kind != model.kind:
+        raise DataError(f"{corpus.path}: label '{label}' is {task.kind}, the model predicts {model.kind}; give --label another")
+    if model.kind in ("regression", "binary") or task.classes == model.classes:
+        return task, []
+    strange = [c for c in task.classes if c not in model.classes]
+    if len(strange) == len(task.classes):
+        raise DataError(
+            f"{corpus.path}: label '{label}' has classes {', '.join(task.classes)}, the model {', '.join(model.classes)}; none is shared"
+        )
+    notes = []
+    if task.kind == "multilabel":
+        values = np.full((len(task.values), len(model.classes)), np.nan, np.float32)
+        for k, name in enumerate(model.classes):
+            if name in task.classes:
+                values[:, k] = task.values[:, task.classes.index(name)]
+    else:
+        code = np.array([model.classes.index(c) if c in model.classes else np.nan for c in task.classes], np.float32)
+        number = task.values[:, 0]
+        values = np.full_like(task.values, np.nan)
+        has = ~np.isnan(number)
+        values[has, 0] = code[number[has].astype(int)]
+    if strange:
+        notes.append(f"classes {', '.join(strange)} are unknown to the model: their windows are left out")
+    absent = [c for c in model.classes if c not in task.classes]
+    if absent:
+        notes.append(f"classes {', '.join(absent)} of the model are not in this label")
+    return replace(task, classes=model.classes, values=values), notes
+
+
+def _rows(corpus: Corpus, task: Task, split: str | None, part: str) -> tuple[str | None, str, Array, list[str]]:
+    """Labelled rows of the part; what they are called; notes."""
+    notes = []
+    if split is None and part != "all":
+        split, said = default_split(corpus)
+        notes += [said] if said else []
+    if split is not None:
+        split, said = with_fold(corpus, split)
+        notes += [said] if said else []
+    inside, where = np.ones(len(corpus.index), bool), "the corpus"
+    if part != "all" and split is not None:
+        parts = corpus.split(split).to_numpy().astype(str)
+        inside, where = parts == part, f"part '{part}' of split '{split}'"
+        if not inside.any():
+            raise RequestError(f"--part {part}: split '{split}' has {', '.join(sorted(set(parts) - {''}))}; or give --part all")
+    elif split is None:
+        notes.append("no split: every labelled window of the corpus is judged")
+    rows = np.flatnonzero(task.known & inside)
+    if not len(rows):
+        raise DataError(f"{corpus.path}: no window with a known '{task.label}' in {where}; nothing can be judged")
+    unknown = int(inside.sum()) - len(rows)
+    if unknown:
+        notes.append(f"{unknown} of {int(inside.sum())} windows of {where} have no known '{task.label}' and are left out")
+    return split, where, rows, notes
+
+
+def _target(task: Task, rows: Array) -> Target:
+    y = task.values[rows].astype(np.float64)
+    kind = "multiclass" if task.kind == "ordinal" else task.kind
+    return Target(kind, y[:, 0] if kind in ("multiclass", "regression") else y, task.classes)
+
+
+def _folder(run: Path, corpus: Corpus, label: str, split: str | None, part: str) -> Path:
+    home = run.parent if (run / "model.yaml").is_file() else run
+    name = "-".join(filter(None, (corpus.path.resolve().name, label, (split or "").replace(":", "-"), part)))
+    return home / "evaluations" / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
+def _seen_marks(model: Model) -> list[str]:
+    found = model.about["seen"]["subjects"]
+    return found.split() if isinstance(found, str) else list(found)
+
+
+def _check_covariates(corpus: Corpus, by: Sequence[str]) -> None:
+    for name in by:
+        if name not in corpus.index:
+            own = [
+                c
+                for c in corpus.index.columns
+                if c not in ("shard", "row", "sha256", "start_s", "n_samples", "record", "subject")
+            ]
+            raise RequestError(f"--by {name}: the index has no such column; it has {', '.join(own)}")
+
+
+# ---------------------------------------------------------------------------------------------- figures
+
+
+def _counts(corpus: Corpus, rows: Array, target: Target, people: Array) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "windows": len(rows), "records": int(corpus.index["record"].iloc[rows].nunique()), "subjects": len(np.unique(people)),
+    }  # fmt: skip
+    if target.kind == "multiclass":
+        out["classes"] = {c: int((target.y == k).sum()) for k, c in enumerate(target.classes)}
+    elif target.kind in ("multilabel", "binary"):
+        out["classes"] = {c: int(np.nansum(target.y[:, k])) for k, c in enumerate(target.classes)}
+    return out
+
+
+def _scores(target: Target, p: Array, people: Array, seed: int) -> dict[str, Any]:
+    """Every metric of the kind; one that cannot be computed says why instead of a number."""
+    out: dict[str, Any] = {}
+    for name in scored(target):
+        y, some = as_asked(target, [p], name)
+        why = metrics.why_not(y, name)
+        if why:
+            out[name] = {"value": None, "low": None, "high": None, "reason": why}
+            continue
+        out[name] = metrics.subject_bootstrap(y, some[0], people, name, seed=seed).to_dict()
+    return out
+
+
+def _groups(target: Target, p: Array, people: Array, corpus: Corpus, rows: Array, name: str, seed: int) -> list[dict[str, Any]]:
+    from biossl.metrics.subgroups import subgroups
+
+    values = corpus.index[name].to_numpy(dtype=object)[rows]
+    numeric = pd.to_numeric(pd.Series(values), errors="coerce")
+    many = numeric.notna().any() and numeric.nunique() > 6
+    metric = Metric(target.metric)
+    found = subgroups(target.y, p, people, metric, values, quantiles=3 if many else 0, seed=seed)
+    return [group.to_dict() for group in found]
+
+
+def _truth(target: Target) -> pd.DataFrame:
+    """Reference columns: ``y`` (class or value), or ``y_CLASS`` of yes/no classes; null = unknown."""
+    if target.kind == "regression":
+        return pd.DataFrame({"y": target.y})
+    if target.kind == "multiclass":
+        return pd.DataFrame({"y": [None if np.isnan(v) else target.classes[int(v)] for v in target.y]})
+    return pd.DataFrame({f"y_{c}": target.y[:, k] for k, c in enumerate(target.classes)})
+
+
+def _plain(value: Any) -> Any:
+    """No NaN in JSON."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.floating, float)):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
