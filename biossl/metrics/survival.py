@@ -35,22 +35,21 @@ def concordance(time: Array, event: Array, risk: Array, codes: Array) -> Callabl
     resamples side by side, so n rows cost n log n.
     """
     rows = np.flatnonzero(~np.isnan(time) & ~np.isnan(event))
-    # latest first; at one time the censored enter before an event asks, the events after
-    rows = rows[np.lexsort((event[rows] > 0.5, -time[rows]))]
+    rows = rows[np.argsort(-time[rows], kind="stable")]
     t, dead, code = time[rows], event[rows] > 0.5, codes[rows]
     _, place = np.unique(risk[rows], return_inverse=True)
     size = int(place.max(initial=-1)) + 1
     above, below = [], []  # tree nodes to add to, and to sum for the places before
     for p in range(size):
-        above.append([i for i in _up(p + 1, size)])
-        below.append([i for i in _down(p)])
+        above.append(_up(p + 1, size))
+        below.append(_down(p))
     groups = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(t)) + 1) if len(rows) else []
 
     def some(weights: Array) -> Array:
         n = weights.shape[1]
         tree, exact, total = np.zeros((size + 1, n)), np.zeros((size, n)), np.zeros(n)
         right, pairs = np.zeros(n), np.zeros(n)
-        for group in groups:
+        for group in groups:  # at one time the censored enter before an event asks, the events after
             events = group[dead[group]]
             for part in (group[~dead[group]], events):
                 if part is events:
