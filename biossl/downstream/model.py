@@ -69,7 +69,7 @@ class Task:
     def known(self) -> Array:
         """Rows that can be learnt from, bool (n_index,): with anything known, of survival with both."""
         flat = ~np.isnan(self.values.reshape(len(self.values), -1))
-        return flat.all(axis=1) if self.kind == "survival" else flat.any(axis=1)
+        return np.asarray(flat.all(axis=1) if self.kind == "survival" else flat.any(axis=1))
 
 
 def make_task(corpus: Corpus, label: str, *, kind: str | None = None, event: str | None = None) -> Task:

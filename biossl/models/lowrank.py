@@ -53,8 +53,8 @@ class LowRankConfig:
 class Adapter(nn.Module):
     """What both kinds of layers share: ``down`` (rank, inputs) is A, ``up`` (outputs, rank) is B."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any  # torch's own annotations differ between linear layers and convolutions
+    bias: Any
     down: nn.Parameter
     up: nn.Parameter
     p: float
@@ -62,7 +62,7 @@ class Adapter(nn.Module):
     wide: bool  # one layer that stands for several: A starts larger
 
     def _take(self, base: nn.Module, rank: int, p: float, *, wide: bool) -> None:
-        self.weight, self.bias = base.weight, base.bias  # type: ignore[assignment]
+        self.weight, self.bias = base.weight, base.bias
         self.weight.requires_grad_(False)
         self.p, self.active, self.wide = p, 1.0, wide
         self.reset(rank, 0)
@@ -91,7 +91,8 @@ class Adapter(nn.Module):
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
         """W + (1 - p) B A, of the shape of W."""
-        return self.weight + (1.0 - self.p) * (self.up @ self.down).view_as(self.weight)
+        out: Tensor = self.weight + (1.0 - self.p) * (self.up @ self.down).view_as(self.weight)
+        return out
 
 
 class LowRankLinear(Adapter, nn.Linear):
