@@ -24,7 +24,6 @@ from biossl import protocol
 from biossl.augment.base import build_pipeline
 from biossl.augment.depends import breaking
 from biossl.checkpoint import load_encoder, require_match
-from biossl.compare.plan import refuse_breaking
 from biossl.compare.scratch import n_steps
 from biossl.corpus import Corpus, guard_split, subject_keys
 from biossl.corpus.splits import default_split, with_fold
@@ -40,9 +39,11 @@ from biossl.models.task_heads import PooledHead, pool_observed
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.losses_supervised import class_weights, positive_weights
 from biossl.objectives.supervised import Mode, Supervised, SupervisedConfig, n_outputs
+from biossl.probe import labelled_rows
 from biossl.recipe import Recipe
 from biossl.recipe.limits import check_limits
 from biossl.recipe.load import augment_parts
+from biossl.recipe.plan import refuse_breaking
 from biossl.recipe.schema import Checkpoint, Data, Monitor, Optimizer, Part, Train
 from biossl.recipe.tables import config_class
 from biossl.schedules import WarmupCosine
@@ -206,7 +207,10 @@ def finetune(
     before = loaded.info["seen"]
     about = {
         "label": task.label, "mode": chosen, "split": name, "seed": seed, "choices": lines,
-        "trained": {"windows": len(train), "subjects": len(np.unique(subjects[train])), "steps": case.steps, "taken_at": at},
+        "trained": {
+            "windows": len(train), "subjects": len(np.unique(subjects[train])), "steps": case.steps, "taken_at": at,
+            "rows": None if rows is None else train.tolist(),
+        },
         "inner": None if held is None else {"by": chose, "score": held[2]},
         "seen": {
             "subjects": " ".join(sorted(set(before.get("subjects", [])) | subject_keys(corpus, used))),
@@ -221,6 +225,33 @@ def finetune(
     for spent in (run / "choice", *(p for f in (run, run / "second") for p in sorted((f / "checkpoints").glob("step-*"))[:-1])):
         shutil.rmtree(spent, ignore_errors=True)
     return run
+
+
+def scarce_rows(
+    corpus: Corpus,
+    label: str,
+    *,
+    split: str | None = None,
+    fraction: float | None = None,
+    n_subjects: int | None = None,
+    seed: int = 0,
+) -> Array | None:
+    """Rows of one draw of scarce labels of the training part; None = all.
+
+    Raises
+    ------
+    RequestError
+        Both axes, a share outside (0, 1], more subjects than there are.
+    """
+    if fraction is None and n_subjects is None:
+        return None
+    if fraction is not None and n_subjects is not None:
+        raise RequestError("--labels-fraction and --n-subjects are two axes; give one of them")
+    rows, _ = labelled_rows(corpus, label, _split(corpus, split)[0])
+    train = rows.where("train")
+    if fraction is not None:
+        return rows.index[train[protocol.draw_windows(rows.target.take(train), fraction, 1, seed)[0]]]
+    return rows.index[train[protocol.draw_subjects(rows.subject[train], n_subjects or 0, 1, seed)[0]]]
 
 
 def choose_mode(n_subjects: int, n_windows: int) -> tuple[Mode, str]:

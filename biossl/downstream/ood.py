@@ -101,8 +101,10 @@ class Familiar:
     def from_arrays(cls, arrays: dict[str, Array]) -> Familiar:
         """The object whose :meth:`to_arrays` these are."""
         mahalanobis, knn, share = (float(v) for v in arrays["limits"])
-        names = ("mean", "scale", "centres", "precision", "memory")
-        return cls(*(np.asarray(arrays[n], np.float64) for n in names), {"mahalanobis": mahalanobis, "knn": knn}, share)
+        mean, scale, centres, precision, memory = (
+            np.asarray(arrays[n], np.float64) for n in ("mean", "scale", "centres", "precision", "memory")
+        )
+        return cls(mean, scale, centres, precision, memory, {"mahalanobis": mahalanobis, "knn": knn}, share)
 
 
 def fit_familiar(

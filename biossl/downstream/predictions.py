@@ -54,7 +54,7 @@ def columns(model: Model, prediction: Array, features: Array) -> pd.DataFrame:
     """
     if model.kind == "dense":
         raise RequestError("this model says something of every sample, not of windows; a table of windows cannot hold that")
-    seen = np.isfinite(features).all(axis=1)
+    seen: Array = np.asarray(np.isfinite(features).all(axis=1))
     table: dict[str, Any] = {}
     lock, decided = model.lock, None
     if model.kind in (*KINDS, "ordinal"):
@@ -80,7 +80,8 @@ def columns(model: Model, prediction: Array, features: Array) -> pd.DataFrame:
         abstain = abstain | far
     table["abstain"] = abstain
     if decided is not None:
-        table["decision"] = np.where(abstain, None, decided)
+        decided[abstain] = None
+        table["decision"] = decided
     return pd.DataFrame(table)
 
 
