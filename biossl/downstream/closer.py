@@ -131,11 +131,10 @@ def _coverage(model: Model, target: Target, p: Array, table: pd.DataFrame, peopl
     out = []
     for name, some in kept.items():
         entry: dict[str, Any] = {"kept": name, "share": float(some.mean()), "score": None}
-        why = metrics.why_not(target.y[some], target.metric) if some.any() else "no window is kept"
-        if why:
-            entry["reason"] = why
-        else:
+        if some.any():
             found = metrics.subject_bootstrap(target.y[some], p[some], people[some], target.metric, seed=seed)
             entry["score"] = found.to_dict()
+        else:
+            entry["reason"] = "no window is kept"
         out.append(entry)
     return out

@@ -276,10 +276,6 @@ def _scores(target: Target, p: Array, people: Array, seed: int) -> dict[str, Any
     out: dict[str, Any] = {}
     for name in scored(target):
         y, some = as_asked(target, [p], name)
-        why = metrics.why_not(y, name)
-        if why:
-            out[name] = {"value": None, "low": None, "high": None, "reason": why}
-            continue
         out[name] = metrics.subject_bootstrap(y, some[0], people, name, seed=seed).to_dict()
     return out
 

@@ -26,10 +26,7 @@ def as_text(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     rows = [
         ["metric", "value"],
-        *(
-            [METRIC_NAMES[m], interval(v) if v["value"] is not None else f"- ({v.get('reason', '')})"]
-            for m, v in result["scores"].items()
-        ),
+        *([METRIC_NAMES[m], f"{interval(v)}{_reason(v)}"] for m, v in result["scores"].items()),
     ]
     lines += table(rows)
     if result["rivals"]:
@@ -72,7 +69,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def _score(entry: dict[str, Any]) -> str:
-    return interval(entry["score"]) if entry["score"] else f"-{_reason(entry)}"
+    return f"{interval(entry['score'])}{_reason(entry['score'])}" if entry["score"] else f"-{_reason(entry)}"
 
 
 def _reason(entry: dict[str, Any]) -> str:

@@ -74,13 +74,9 @@ def rivals(
             notes += [pair] if pair else []
             continue
         found = head(pair[0], train, subjects, pair[1], seed=seed).prediction
-        entry: dict[str, Any] = {"model": name, "score": None, "minus": None}
-        why = metrics.why_not(target.y, target.metric)
-        if why:
-            entry["reason"] = why
-        else:
-            entry["score"] = metrics.subject_bootstrap(target.y, found, people, target.metric, seed=seed).to_dict()
-            entry["minus"] = metrics.paired_difference(target.y, p, found, people, target.metric, seed=seed).to_dict()
+        score = metrics.subject_bootstrap(target.y, found, people, target.metric, seed=seed).to_dict()
+        minus = metrics.paired_difference(target.y, p, found, people, target.metric, seed=seed).to_dict()
+        entry = {"model": name, "score": score, "minus": minus}
         out.append(entry)
     return out, notes
 

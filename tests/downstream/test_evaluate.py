@@ -1,0 +1,205 @@
+"""A locked model on people it has never seen: the figures are scikit-learn's, nothing is refitted, every opening is counted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from corpus_factory import make_corpus
+from sklearn.metrics import accuracy_score, f1_score
+
+from biossl.cli import main
+from biossl.corpus import Corpus
+from biossl.downstream.evaluate import evaluate
+from biossl.downstream.finetune import finetune
+from biossl.downstream.model import load_model
+from biossl.downstream.predictions import predict
+from biossl.errors import DataError, RequestError
+
+
+@pytest.fixture(scope="module")
+def tuned(encoder: Path, corpus: Corpus, halves: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finetune(encoder, corpus, "group", tmp_path_factory.mktemp("locked") / "run", mode="full", split=halves, steps=40)
+
+
+@pytest.fixture(scope="module")
+def result(tuned: Path, corpus: Corpus, halves: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return evaluate(tuned, corpus, split=halves, out=tmp_path_factory.mktemp("judged") / "a")
+
+
+def test_scores_are_those_of_the_written_predictions(result: dict[str, Any], corpus: Corpus, halves: str) -> None:
+    table = pd.read_parquet(Path(result["out"]) / "predictions.parquet")
+    assert len(table) == result["counts"]["windows"] == int((corpus.split(halves) == "test").sum())
+    said = table[["p_slow", "p_fast"]].to_numpy().argmax(1)
+    true = (table["y"] == "fast").to_numpy().astype(int)
+    assert result["scores"]["macro_f1"]["value"] == pytest.approx(f1_score(true, said, average="macro"), abs=1e-9)
+    assert result["scores"]["accuracy"]["value"] == pytest.approx(accuracy_score(true, said), abs=1e-9)
+    assert result["confusion"] == [[int(((true == a) & (said == b)).sum()) for b in (0, 1)] for a in (0, 1)]
+    decided = table[~table["abstain"]]
+    assert (decided["decision"] == np.array(["slow", "fast"])[said][~table["abstain"]]).all()
+    assert table.loc[table["abstain"], "decision"].isna().all()
+
+
+def test_simple_models_stand_beside_it(result: dict[str, Any]) -> None:
+    assert [r["model"] for r in result["rivals"]] == ["hand features", "MiniRocket", "age and sex"]
+    for rival in result["rivals"]:
+        gap = result["scores"]["macro_f1"]["value"] - rival["score"]["value"]
+        assert rival["minus"]["value"] == pytest.approx(gap, abs=1e-9)
+
+
+def test_json_is_strict_and_what_was_returned(result: dict[str, Any]) -> None:
+    stored = json.loads((Path(result["out"]) / "results.json").read_text(), parse_constant=lambda c: pytest.fail(c))
+    assert stored["scores"] == result["scores"] and stored["model"]["sha256"] == result["model"]["sha256"]
+    assert {c["kept"].split()[0] for c in stored["coverage"]} == {"all", "familiar", "confidence"}
+
+
+def test_nothing_is_fitted_on_the_judged_rows(
+    tuned: Path, corpus: Corpus, halves: str, result: dict[str, Any], tmp_path: Path
+) -> None:
+    """Other labels of the judged people change scores, and neither a probability nor a decision."""
+    other = tmp_path / "imu"
+    shutil.copytree(corpus.path, other)
+    subjects = sorted(set(corpus.index["subject"]))
+    group = corpus.index.drop_duplicates("subject").set_index("subject")["group"]
+    test = set(corpus.index["subject"][corpus.split(halves) == "test"])
+    turned = {"slow": "fast", "fast": "slow"}
+    (tmp_path / "l.csv").write_text(
+        "subject,turned\n" + "".join(f"{s},{turned[group[s]] if s in test else group[s]}\n" for s in subjects)
+    )
+    assert main(["label", str(other), str(tmp_path / "l.csv"), "--key", "subject", "--name", "turned"]) == 0
+    wrong = evaluate(tuned, other, label="turned", split=halves, out=tmp_path / "b", baselines=False)
+    a, b = (pd.read_parquet(Path(r["out"]) / "predictions.parquet") for r in (result, wrong))
+    pd.testing.assert_frame_equal(a.drop(columns="y"), b.drop(columns="y"))
+    assert wrong["scores"]["accuracy"]["value"] == pytest.approx(1 - result["scores"]["accuracy"]["value"])
+
+
+def test_every_opening_of_a_test_part_is_in_the_ledger(tuned: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:
+    before = evaluate(tuned, corpus, split=halves, out=tmp_path / "a", baselines=False)["ledger"]["openings"]
+    assert evaluate(tuned, corpus, split=halves, out=tmp_path / "b", baselines=False)["ledger"]["openings"] == before + 1
+    val = evaluate(tuned, corpus, split=halves, part="val", out=tmp_path / "c", baselines=False, allow_seen=True)
+    assert "ledger" not in val
+
+
+def test_people_it_was_trained_or_chosen_on_are_refused(tuned: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:
+    for part, n in (("train", 14), ("val", 5)):
+        with pytest.raises(DataError, match=rf"have seen {n} of the {n} subjects.*--allow-seen"):
+            evaluate(tuned, corpus, split=halves, part=part, out=tmp_path / part)
+    flagged = evaluate(tuned, corpus, split=halves, part="val", out=tmp_path / "v", baselines=False, allow_seen=True)
+    assert any("optimistic" in n for n in flagged["notes"])
+
+
+def test_another_site_is_judged_whole_and_its_strange_class_left_out(tuned: Path, tmp_path: Path) -> None:
+    site = make_corpus(
+        tmp_path / "site", modality="imu", n_subjects=5, windows_per_subject=4, n_samples=128, n_channels=3, splits={}, seed=9, name="site"
+    )
+    people = sorted(set(site.index["subject"]))
+    group = site.index.drop_duplicates("subject").set_index("subject")["group"]
+    rows = "".join(f"{s},{'odd' if i == 0 else group[s]}\n" for i, s in enumerate(people))
+    (tmp_path / "l.csv").write_text("subject,kind\n" + rows)
+    assert main(["label", str(site.path), str(tmp_path / "l.csv"), "--key", "subject", "--name", "kind"]) == 0
+    found = evaluate(tuned, Corpus.open(site.path), label="kind", out=tmp_path / "out", by=["group"])
+    assert found["counts"]["subjects"] == 4 and any("classes odd are unknown to the model" in n for n in found["notes"])
+    assert any("no split: every labelled window" in n for n in found["notes"])
+    assert {g["name"] for g in found["groups"]["group"]} <= {"slow", "fast"}
+    assert all(g["score"] is None and g["reason"] for g in found["groups"]["group"])  # under ten subjects
+    assert [r["model"] for r in found["rivals"]] == ["hand features", "MiniRocket", "age and sex"]  # fitted where the model was
+
+
+def test_a_corpus_that_has_gone_is_a_note_and_no_simple_model(tuned: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tuned, run)
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"corpora_at": [str(tmp_path / "gone")]}))
+    found = evaluate(run, corpus, split=halves, out=tmp_path / "out")
+    assert found["rivals"] == [] and any("no simple models beside it" in n for n in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("kw", "error", "says"),
+    [
+        ({"label": "nope"}, DataError, "no label 'nope'"),
+        ({"part": "exam"}, RequestError, "--part exam: split 'halves' has test, train, val; or give --part all"),
+        ({"by": ["shoe"]}, RequestError, "--by shoe: the index has no such column; it has .*group"),
+    ],
+)
+def test_a_wrong_request_is_one_line(
+    tuned: Path, corpus: Corpus, halves: str, tmp_path: Path, kw: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says) as caught:
+        evaluate(tuned, corpus, split=halves, out=tmp_path / "x", **kw)
+    assert "\n" not in str(caught.value) and not (tmp_path / "x").exists()
+
+
+def test_an_evaluation_is_not_replaced_unasked(tuned: Path, corpus: Corpus, halves: str, result: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="exists; give another --out or add --overwrite"):
+        evaluate(tuned, corpus, split=halves, out=result["out"])
+
+
+def test_predictions_need_no_label_and_windows_unlike_training_get_no_decision(
+    tuned: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    done = predict(tuned, corpus.path, tmp_path / "p.parquet")
+    table = pd.read_parquet(tmp_path / "p.parquet")
+    assert len(table) == done["rows"] == len(corpus) and sum(done["decisions"].values()) == len(table) - done["abstain"]
+    assert not {"y", "group"} & set(table.columns)
+    with pytest.raises(RequestError, match="exists; give another name"):
+        predict(tuned, corpus.path, tmp_path / "p.parquet")
+    model = load_model(tuned)
+    assert model.lock.familiar is not None
+    odd = make_corpus(
+        tmp_path / "odd", modality="imu", n_subjects=2, windows_per_subject=3, n_samples=128, n_channels=3, seed=4, splits={}
+    )
+    signal = np.random.default_rng(0).normal(0, 40, (6, 3, 128)).astype(np.float32)
+    odd.signal = lambda rows: signal[np.asarray(rows)]  # type: ignore[method-assign]
+    from biossl.downstream.model import read_rows
+    from biossl.downstream.predictions import columns
+
+    strange = columns(model, *read_rows(model, odd, np.arange(6)))
+    assert strange["unfamiliar"].all() and strange["decision"].isna().all() and (strange["mahalanobis"] > 1).any()
+
+
+def test_a_window_without_a_sample_gets_no_probability(tuned: Path, corpus: Corpus) -> None:
+    from biossl.downstream.model import read_rows
+    from biossl.downstream.predictions import columns
+
+    held = Corpus.open(corpus.path)
+    whole = held.signal(np.arange(2)).copy()
+    whole[1] = np.nan
+    held.signal = lambda rows: whole[np.asarray(rows)]  # type: ignore[method-assign]
+    table = columns(load_model(tuned), *read_rows(load_model(tuned), held, np.arange(2)))
+    assert table["p_slow"].isna().tolist() == [False, True] and bool(table["abstain"][1])
+
+
+def test_the_verbs_from_scarce_labels_to_a_table(encoder: Path, corpus: Corpus, halves: str, tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    base = [
+        "finetune",
+        str(encoder),
+        str(corpus.path),
+        "--label",
+        "group",
+        "--splits",
+        halves,
+        "--steps",
+        "10",
+        "--out",
+        str(run),
+    ]
+    assert main([*base, "--n-subjects", "6"]) == 0
+    about = load_model(run).about
+    assert about["trained"]["subjects"] == 6 and len(about["trained"]["rows"]) == 24
+    assert "biossl evaluate" in capsys.readouterr().out
+    assert main(["evaluate", str(run), str(corpus.path), "--splits", halves]) == 0
+    text = capsys.readouterr().out
+    assert "nothing refitted" in text and "locked minus simple" in text and "test openings of this label" in text
+    assert main(["predict", str(run), str(corpus.path), str(tmp_path / "p.parquet"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == len(corpus)
+    assert main(["finetune", *base[1:], "--n-subjects", "2", "--labels-fraction", "0.5", "--overwrite"]) == 2
+    assert "two axes" in capsys.readouterr().err
+    assert main(["predict", str(run), str(tmp_path / "q.parquet")]) == 2
+    assert "give what to predict" in capsys.readouterr().err
