@@ -91,7 +91,7 @@ def test_killed_and_gone_on_with_to_the_same_model(
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    process.join(120)
+    process.join(240)
     assert process.exitcode == -signal.SIGKILL and not (tmp_path / "run" / "model").exists()
     assert same(finetune(encoder, corpus, "group", tmp_path / "run", mode="full", split=halves, steps=40), tuned)
 
@@ -109,7 +109,7 @@ def test_lowrank_killed_while_it_chooses_goes_on_to_the_same_model(encoder: Path
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    process.join(120)
+    process.join(240)
     assert process.exitcode == -signal.SIGKILL and (tmp_path / "run" / "run.json").is_file()
     a = finetune(encoder, corpus, "group", tmp_path / "run", **kw)
     b = finetune(encoder, corpus, "group", tmp_path / "other", **kw)
