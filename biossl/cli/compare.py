@@ -57,6 +57,8 @@ def run(args: Any) -> dict[str, Any]:
     from biossl.recipe import load_recipe
     from biossl.report import comparison
 
+    if not Path(corpus).is_dir() and _is_recipe(corpus):
+        raise RequestError(f"{corpus}: a recipe, and the last name is the corpus folder; add it")
     result = compare(
         [load_recipe(name, args.overrides) for name in names], corpus, args.label, out=out, split=args.splits, folds=args.folds,
         within=args.within, seeds=args.seeds, steps=args.steps, flops=args.flops, seconds=args.seconds, fractions=args.fractions,
@@ -68,3 +70,14 @@ def run(args: Any) -> dict[str, Any]:
     comparison.write(result, out)
     say(comparison.as_text(result))
     return result
+
+
+def _is_recipe(text: str) -> bool:
+    from biossl.errors import BiosslError
+    from biossl.recipe import load_recipe
+
+    try:
+        load_recipe(text)
+    except BiosslError:
+        return False
+    return True

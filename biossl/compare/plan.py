@@ -58,10 +58,16 @@ def agree(recipes: Sequence[Recipe], model_from: Recipe | None = None, *, own_ba
         raise RequestError(f"two recipes are named '{twice[0]}'; change the key 'name' of one")
     if model_from is not None:
         recipes = [dataclasses.replace(r, model=model_from.model) for r in recipes]
+    for recipe in recipes[1:]:
+        if recipe.modality != recipes[0].modality:
+            raise RequestError(
+                f"{recipe.source or recipe.name}: for {recipe.modality}, {recipes[0].source or recipes[0].name} is for {recipes[0].modality}; "
+                "compare recipes of one signal"
+            )
     first = _sections(recipes[0], own_batch)
     for recipe in recipes[1:]:
         there = _sections(recipe, own_batch)
-        for section in ("modality", "model", "data"):
+        for section in ("model", "data"):
             key = _first_difference(first[section], there[section], section)
             if key:
                 help_ = " or add --model-from RECIPE" if section == "model" else ""

@@ -13,6 +13,7 @@ import datetime
 import hashlib
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -132,6 +133,11 @@ def compare(
     recipes = agree(recipes, model_from, own_batch=flops is not None or seconds is not None)
     for recipe in recipes:
         check_limits(recipe)
+    if recipes[0].modality != corpus.spec.modality:
+        raise RequestError(
+            f"{recipes[0].source or recipes[0].name}: for {recipes[0].modality}, the signals of {corpus.path} are {corpus.spec.modality}; "
+            f"take recipes of {corpus.spec.modality}/ (`biossl list recipes`)"
+        )
     pool_parts(pool)
     _check(seeds, draws, steps, flops, seconds, n_jobs)
     mixtures = [Mixture(tuple(m)) for m in pretrain_on] or [Mixture()]
@@ -259,6 +265,8 @@ def _work(jobs: Sequence[Job], common: Common, n_jobs: int) -> dict[str, dict[st
     if n_jobs > 1 and left:
         from joblib import Parallel, delayed
 
+        # when the command is stopped, the tracker of the workers would speak of semaphores to a person
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
         threads = max(1, torch.get_num_threads() // n_jobs)
         work = (delayed(_alone)(job, common, threads) for job in left)
         ahead = {j.name: j for j in left}
@@ -296,7 +304,8 @@ def _seconds_left(jobs: Sequence[Job], spent: dict[str, list[float]], n_jobs: in
     mean = {model: sum(s) / len(s) for model, s in spent.items()}
     usual = sum(mean.values()) / len(mean)
     seconds = sum(mean.get(j.model, usual) for j in jobs) / n_jobs
-    return f" (about {seconds / 60:.0f} min left)" if seconds > 90 else f" (about {seconds:.0f} s left)"
+    about = "about" if all(j.model in spent for j in jobs) else "a guess, since some models have not been timed yet:"
+    return f" ({about} {seconds / 60:.0f} min left)" if seconds > 90 else f" ({about} {seconds:.0f} s left)"
 
 
 def _recipe_row(recipe: Recipe, cost: Cost) -> dict[str, Any]:
@@ -316,9 +325,15 @@ def _notes(result: dict[str, Any], common: Common) -> list[str]:
     if len(common.seeds) < 5:
         notes.append(f"{len(common.seeds)} seed{'s' if len(common.seeds) > 1 else ''}: a claim needs at least five")
     if len(common.settings) > 1:
+        drawn = "one draw" if common.n_draws == 1 else f"{common.n_draws} draws, shared out over the seeds"
+        covered = ["subjects", *(["seeds"] if len(common.seeds) > 1 else []), *(["draws"] if common.n_draws > 1 else [])]
         notes.append(
-            f"scarce labels: {common.n_draws} draws, shared out over the seeds; intervals cover subjects, seeds and draws"
+            f"scarce labels: {drawn}; intervals cover {' and '.join(covered) if len(covered) < 3 else 'subjects, seeds and draws'}"
         )
+    notes.append(
+        f"{len(result['paired'])} differences are shown and none is corrected for their number: of twenty without a true difference one "
+        "excludes 0 by chance"
+    )
     if len(result["recipes"]) > 1:
         notes.append("the best recipe of a row was picked on the rows it is judged on: its lead over the others is optimistic")
     if result["budget"]["machine_dependent"]:

@@ -70,10 +70,18 @@ def lead(result: dict[str, Any]) -> str:
         )
     )
     seeds = result["seeds"]
-    on = f", pretrained on {result['pretrained_on'][0]}" if len(result["pretrained_on"]) == 1 else ""
+    sources = result["pretrained_on"]
+    on = (
+        f", pretrained on {sources[0]}"
+        if len(sources) == 1
+        else f", each pretrained on {' and on '.join(sources)}"
+        if sources
+        else ""
+    )
+    count = len(result["recipes"]) // max(len(sources), 1)
     return (
         f"{result['label']} ({result['kind']}), {result['corpus']['name']} view {result['corpus']['view']}, {where}{within}; "
-        f"{len(result['recipes'])} recipe{'s' if len(result['recipes']) > 1 else ''}{on}, {size}, "
+        f"{count} recipe{'s' if count > 1 else ''}{on}, {size}, "
         f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}, pool {result['pool']}\n{first}"
     )
 
@@ -195,7 +203,7 @@ def page(result: dict[str, Any], svg: str) -> str:
     """The page: figure, tables, what to know before believing them."""
     caption = (
         "Dots are means over seeds and draws, bars 95 % intervals over subjects, seeds and draws; every model meets the same "
-        "labelled rows."
+        "labelled rows. One head a model: linear (MiniRocket: ridge; from scratch: the network's own); kNN stands in the table."
     )
     sections: list[tuple[str, str, str]] = [
         ("figure", "Scores by labels", f"<figure>{svg}<figcaption>{html.esc(caption)}</figcaption></figure>"),

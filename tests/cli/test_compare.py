@@ -46,10 +46,12 @@ def test_one_command_gives_table_figures_and_page(place, capsys):
         (["{0}/first.yaml", "{0}/first.yaml", "{0}/corpus"], "two recipes are named 'first'"),
         (["{0}/first.yaml", "{0}/second.yaml", "{0}/corpus"], "no split; give --folds"),
         (["{0}/first.yaml", "{0}/nothing"], "no such folder"),
+        (["{0}/first.yaml", "{0}/second.yaml"], "second.yaml: a recipe, and the last name is the corpus folder; add it"),
+        (["ecg/jepa_small", "{0}/corpus"], "ecg/jepa_small: for ecg, the signals of {0}/corpus are imu; take recipes of imu/"),
     ],
 )
 def test_a_wrong_request_is_one_line(place, capsys, words, text):
     words = [w.format(place) for w in words]
     assert main(["compare", *words, "--label", "group", "--out", f"{place}/other"]) in (2, 4)
     err = capsys.readouterr().err.strip()
-    assert text in err and len(err.splitlines()) == 1 and not (place / "other").exists()
+    assert text.format(place) in err and len(err.splitlines()) == 1 and not (place / "other").exists()

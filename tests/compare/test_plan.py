@@ -36,6 +36,13 @@ def test_another_backbone_or_data_section_is_refused_with_its_key(key, there, he
     assert "\n" not in str(caught.value)
 
 
+def test_recipes_of_two_signals_are_told_so():
+    from biossl.recipe import load_recipe
+
+    with pytest.raises(RequestError, match="ecg/jepa_small: for ecg, imu/jepa_small is for imu; compare recipes of one signal"):
+        agree([load_recipe("imu/jepa_small"), load_recipe("ecg/jepa_small")])
+
+
 def test_batch_sizes_may_differ_where_the_budget_weighs_them():
     other = small_recipe(name="other", data__batch_size=16, data__workers=1)
     with pytest.raises(RequestError, match="'data.batch_size' is 16.*or a budget that weighs it, --flops or --seconds"):

@@ -95,7 +95,15 @@ def test_people_it_was_trained_or_chosen_on_are_refused(tuned: Path, corpus: Cor
 
 def test_another_site_is_judged_whole_and_its_strange_class_left_out(tuned: Path, tmp_path: Path) -> None:
     site = make_corpus(
-        tmp_path / "site", modality="imu", n_subjects=5, windows_per_subject=4, n_samples=128, n_channels=3, splits={}, seed=9, name="site"
+        tmp_path / "site",
+        modality="imu",
+        n_subjects=5,
+        windows_per_subject=4,
+        n_samples=128,
+        n_channels=3,
+        splits={},
+        seed=9,
+        name="site",
     )
     people = sorted(set(site.index["subject"]))
     group = site.index.drop_duplicates("subject").set_index("subject")["group"]
