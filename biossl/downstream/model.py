@@ -32,7 +32,6 @@ from biossl.errors import DataError, RequestError
 from biossl.inference import batch_rows, make_batch, pick_device
 from biossl.models.task_heads import TaskHead
 from biossl.models.transformer import EncoderConfig, TransformerEncoder, pool_tokens
-from biossl.objectives.losses_supervised import cox
 from biossl.objectives.supervised import Kind, n_outputs, predictions
 from biossl.progress import Progress
 from biossl.recipe.schema import Part
@@ -110,11 +109,11 @@ def score(task: Task, rows: Array, prediction: Array) -> float:
     """How good predictions of rows are, larger = better: the main metric of the kind.
 
     Macro F1 (of samples for ``dense``), macro AUROC, AUROC, R2; of ordered classes minus the mean absolute error of the expected class
-    number, of survival minus Cox's loss. NaN where it cannot be computed.
+    number, of survival the concordance index. NaN where it cannot be computed.
     """
     y = task.values[rows].astype(np.float64)
     if task.kind == "survival":
-        return -float(cox(torch.from_numpy(prediction), torch.from_numpy(y)))
+        return metrics.score(y, prediction, "concordance")
     if task.kind == "ordinal":
         return -metrics.score(y[:, 0], prediction @ np.arange(prediction.shape[1]), "mae")
     if task.kind == "dense":

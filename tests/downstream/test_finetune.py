@@ -17,6 +17,7 @@ from run_toys import forks
 from safetensors.torch import load_file
 
 from biossl.corpus import Corpus
+from biossl.downstream import choices
 from biossl.downstream import finetune as module
 from biossl.downstream.finetune import choose_mode, finetune
 from biossl.downstream.model import Task, load_model, make_task, predict_rows, score
@@ -104,7 +105,7 @@ def test_lowrank_killed_while_it_chooses_goes_on_to_the_same_model(encoder: Path
         def dying(*_: Any, **__: Any) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
 
-        module.score = dying  # type: ignore[assignment]
+        choices.score = dying  # type: ignore[assignment]
         finetune(encoder, Corpus.open(corpus.path), "group", tmp_path / "run", **kw)
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -167,15 +168,15 @@ def test_dense_labels_of_a_task_that_is_given(encoder: Path, corpus: Corpus, hal
 def test_self_training_adds_unlabelled_training_windows_and_no_others(
     encoder: Path, corpus: Corpus, halves: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TRUST", 0.6)
+    monkeypatch.setattr(choices, "TRUST", 0.6)
     given: list[np.ndarray] = []
-    usual = module._train
+    usual = module.train_rows
 
     def watched(case: Any, rows: np.ndarray, run: Path, **kw: Any) -> Any:
         given.append(rows)
         return usual(case, rows, run, **kw)
 
-    monkeypatch.setattr(module, "_train", watched)
+    monkeypatch.setattr(module, "train_rows", watched)
     some = np.flatnonzero(corpus.split(halves) == "train")[::2]
     run = finetune(encoder, corpus, "group", tmp_path / "run", mode="full", split=halves, rows=some, self_training=True, steps=40)
     line = load_model(run).about["choices"][-1]
