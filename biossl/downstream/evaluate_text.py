@@ -1,10 +1,15 @@
-"""The printed form of an evaluation. What lives here: text only, from the plain values of :func:`biossl.downstream.evaluate.evaluate`."""
+"""The tables of an evaluation as rows of text, and its printed form.
+
+What lives here: text only, from the plain values of :func:`biossl.downstream.evaluate.evaluate`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from biossl.probe_text import METRIC_NAMES, class_rows, interval, number, split_name, table, verdict
+
+Rows = list[list[str]]
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -15,57 +20,81 @@ def as_text(result: dict[str, Any]) -> str:
     result : dict
         From :func:`biossl.downstream.evaluate.evaluate`.
     """
-    counts, model, metric = result["counts"], result["model"], result["metric"]
-    classes = counts.get("classes")
-    lines = [
-        f"{result['label']} ({result['kind']}), {result['corpus']['name']} view {result['corpus']['view']}, "
-        f"{split_name(result['split'])}, part {result['part']}; locked model, mode {model['mode']}, nothing refitted",
-        f"judged: {counts['windows']:,} windows of {counts['records']:,} records, {counts['subjects']:,} subjects"
-        + (f" ({', '.join(f'{c} {n:,}' for c, n in classes.items())})" if classes else ""),
-        f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects", "",
-    ]  # fmt: skip
-    rows = [
-        ["metric", "value"],
-        *([METRIC_NAMES[m], f"{interval(v)}{_reason(v)}"] for m, v in result["scores"].items()),
-    ]
-    lines += table(rows)
-    if result["rivals"]:
-        head = ["simple model", METRIC_NAMES[metric], "locked minus simple"]
-        rows = [
-            [r["model"], _score(r), f"{interval(r['minus'], signed=True)}{verdict(r['minus'])}" if r["minus"] else "-"]
-            for r in result["rivals"]
-        ]
-        lines += ["", *table([head, *rows])]
-    if result["per_class"]:
-        lines += ["", *table(class_rows(result))]
-    calibration = result["calibration"] or {}
-    for name, entry in calibration.items():
-        if isinstance(entry, dict):
-            lines.append(f"calibration error of {name}: {number(entry['ece'])}{_reason(entry)}")
-    for point in result["thresholds"]:
-        here = point.get("here")
-        if here:
-            lines.append(
-                f"threshold {point['threshold']:.3f} of {point['class']} (in training: sensitivity {number(point['sensitivity'])}, specificity "
-                f"{number(point['specificity'])}): here {interval(here['sensitivity'])} and {interval(here['specificity'])}"
-            )
-    if result["coverage"]:
-        rows = [
-            ["windows kept", "share", METRIC_NAMES[metric]],
-            *([c["kept"], f"{100 * c['share']:.1f} %", _score(c)] for c in result["coverage"]),
-        ]
-        lines += ["", *table(rows)]
-    for name, groups in result["groups"].items():
-        rows = [[name, "subjects", METRIC_NAMES[metric], "minus the rest"]]
-        rows += [
-            [g["name"], str(g["n_subjects"]), _score(g), interval(g["gap"], signed=True) if g["gap"] else "-"] for g in groups
-        ]
-        lines += ["", *table(rows)]
+    lines = [f"{heading(result)}; locked model, mode {result['model']['mode']}, nothing refitted", judged_line(result)]
+    lines += [f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects", ""]
+    lines += table(score_rows(result))
+    for rows in (rival_rows(result), class_rows(result) if result["per_class"] else []):
+        lines += ["", *table(rows)] if rows else []
+    lines += ["", *calibration_lines(result), *threshold_lines(result)]
+    lines += ["", *table(coverage_rows(result))]
+    for name in result["groups"]:
+        lines += ["", *table(group_rows(result, name))]
     if "ledger" in result:
         lines += ["", f"test openings of this label so far: {result['ledger']['openings']} ({result['ledger']['file']})"]
     lines += [f"note: {n}" for n in result["notes"]]
     lines.append(f"written: {result['out']}/results.json, predictions.parquet")
     return "\n".join(lines)
+
+
+def heading(result: dict[str, Any]) -> str:
+    """``activity6 (multiclass), hapt view activity, split official, part test``."""
+    corpus = result["corpus"]
+    where = f"{split_name(result['split'])}, part {result['part']}"
+    return f"{result['label']} ({result['kind']}), {corpus['name']} view {corpus['view']}, {where}"
+
+
+def judged_line(result: dict[str, Any]) -> str:
+    """Windows, records, subjects and classes that are judged."""
+    counts, classes = result["counts"], result["counts"].get("classes")
+    each = f" ({', '.join(f'{c} {n:,}' for c, n in classes.items())})" if classes else ""
+    return f"judged: {counts['windows']:,} windows of {counts['records']:,} records, {counts['subjects']:,} subjects{each}"
+
+
+def score_rows(result: dict[str, Any]) -> Rows:
+    """Header and one row a metric."""
+    return [["metric", "value"], *([METRIC_NAMES[m], f"{interval(v)}{_reason(v)}"] for m, v in result["scores"].items())]
+
+
+def rival_rows(result: dict[str, Any]) -> Rows:
+    """Header and one row a simple model; empty without any."""
+    if not result["rivals"]:
+        return []
+    head = ["simple model", METRIC_NAMES[result["metric"]], "locked minus simple"]
+    return [
+        head,
+        *([r["model"], _score(r), f"{interval(r['minus'], signed=True)}{verdict(r['minus'])}"] for r in result["rivals"]),
+    ]
+
+
+def calibration_lines(result: dict[str, Any]) -> list[str]:
+    """Calibration error of the top label or of each class."""
+    entries = (result["calibration"] or {}).items()
+    return [f"calibration error of {name}: {number(e['ece'])}{_reason(e)}" for name, e in entries if isinstance(e, dict)]
+
+
+def threshold_lines(result: dict[str, Any]) -> list[str]:
+    """What each frozen threshold gave in training and gives here."""
+    out = []
+    for point in result["thresholds"]:
+        then = f"sensitivity {number(point['sensitivity'])}, specificity {number(point['specificity'])}"
+        here = point.get("here")
+        now = f"here {interval(here['sensitivity'])} and {interval(here['specificity'])}" if here else f"here -{_reason(point)}"
+        out.append(f"threshold {point['threshold']:.3f} of {point['class']} (in training: {then}): {now}")
+    return out
+
+
+def coverage_rows(result: dict[str, Any]) -> Rows:
+    """Header and one row a rule by which windows keep their decision."""
+    rows = [["windows kept", "share", METRIC_NAMES[result["metric"]]]]
+    return rows + [[c["kept"], f"{100 * c['share']:.1f} %", _score(c)] for c in result["coverage"]]
+
+
+def group_rows(result: dict[str, Any], name: str) -> Rows:
+    """Header and one row a group of a covariate."""
+    rows = [[name, "subjects", METRIC_NAMES[result["metric"]], "minus the rest"]]
+    for g in result["groups"][name]:
+        rows.append([g["name"], str(g["n_subjects"]), _score(g), interval(g["gap"], signed=True) if g["gap"] else "-"])
+    return rows
 
 
 def _score(entry: dict[str, Any]) -> str:

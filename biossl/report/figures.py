@@ -111,6 +111,42 @@ def scatter(xy: Array, group: Array, names: Sequence[str], *, title: str, alt: s
         return svg(figure, alt, title, dpi=130)
 
 
+def reliability(lines: dict[str, Sequence[dict[str, Any]]], *, alt: str) -> str:
+    """Observed frequency over predicted probability.
+
+    Parameters
+    ----------
+    lines : dict
+        Name -> bins with ``mean_probability``, ``frequency``, ``low`` and ``high``.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], ":", color=GREY, label="as predicted")
+        for i, (name, bins) in enumerate(lines.items()):
+            x, y = ([b[key] for b in bins] for key in ("mean_probability", "frequency"))
+            axes.plot(x, y, DASHES[i % 4], marker=MARKS[i % 8], color=COLOURS[i % 8], label=_short(name), markersize=5)
+            for b in bins:
+                axes.plot([b["mean_probability"]] * 2, [b["low"], b["high"]], color=COLOURS[i % 8], linewidth=1)
+        axes.set(title="Calibration", xlabel="predicted probability", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1))
+        axes.legend()
+        return svg(figure, alt, f"reliability {alt}")
+
+
+def spread(values: Sequence[float], *, ylabel: str, alt: str) -> str:
+    """One dot a subject, in rising order, with the median."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, 2.9), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(range(1, len(values) + 1), values, "o", color=COLOURS[0], markersize=5)
+        axes.axhline(float(np.median(values)), color=GREY, linestyle="--")
+        axes.set(title="Single subjects", xlabel="subjects, from worst to best", ylabel=ylabel)
+        if ylabel == "absolute error":
+            axes.set_xlabel("subjects, from best to worst")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return svg(figure, alt, f"spread {alt}")
+
+
 def _short(name: str) -> str:
     text = name.replace("_", " ").lower() if name.isupper() and len(name) > 5 else name
     return text if len(text) <= 18 else text[:17] + "\u2026"

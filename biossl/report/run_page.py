@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from biossl.atomic import write_text
 from biossl.checkpoint import find_encoder, load_encoder, read_about
-from biossl.config import nearest
+from biossl.config import load_yaml, nearest
 from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
 from biossl.errors import BiosslError, DataError, RequestError
 from biossl.inference import embed_corpus
 from biossl.report import html, sections
 from biossl.report.embedding_map import EmbeddingMap, embedding_map
+from biossl.report.evaluations import evaluations
 
 Array = NDArray[Any]
 
@@ -39,6 +40,8 @@ class Run:
     probes: list[dict[str, Any]]
     corpora: list[Corpus]
     notes: list[str]
+    evaluations: list[dict[str, Any]]
+    locked: bool
 
 
 def write_report(
@@ -49,7 +52,7 @@ def write_report(
     Parameters
     ----------
     run : path
-        Run folder of ``biossl pretrain``.
+        Run folder of ``biossl pretrain`` or ``biossl finetune``.
     out : path, optional
         Default ``RUN/report.html``.
     label : str, optional
@@ -86,7 +89,8 @@ def write_report(
     picture = _map(held, label)
     parts = [
         ("cohort", "Who is in it", sections.cohort(held.corpora, _trained(held.facts))),
-        ("training", "Pretraining", sections.training(held.facts, held.log)),
+        ("training", "Fine-tuning" if held.locked else "Pretraining", sections.training(held.facts, held.log)),
+        *([("locked", "The locked model", evaluations(held.evaluations))] if held.locked else []),
         ("probes", "What the frozen features are worth", sections.probes(held.probes)),
         ("map", "Map of embeddings", sections.embedding_map(picture)),
         ("recipe", "Recipe", sections.recipe(held.recipe)),
@@ -124,11 +128,21 @@ def read_run(path: Path) -> Run:
     for digest, name in wanted.items():
         if digest not in corpora:
             notes.append(f"corpus {name} ({digest[:12]}) is not where the run found it: its cohort flow and map are left out")
-    if not probes:
+    locked = (path / "model" / "model.yaml").is_file()
+    judged = []
+    for file in sorted((path / "evaluations").glob("*/results.json")):
+        result = _json(file)
+        if result.get("model", {}).get("sha256") == _locked_weights(path):
+            judged.append(result)
+        else:
+            notes.append(
+                f"evaluations/{file.parent.name} judged other weights than the run's model and is left out; evaluate again"
+            )
+    if not probes and not locked:
         notes.append("no probe was run: `biossl probe RUN CORPUS --label NAME` writes what this page then shows")
     recipe = path / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
-    return Run(path, facts, text, read_log(path / "log.csv"), probes, list(corpora.values()), notes)
+    return Run(path, facts, text, read_log(path / "log.csv"), probes, list(corpora.values()), notes, judged, locked)
 
 
 def _trained(facts: dict[str, Any]) -> dict[str, str]:
@@ -141,6 +155,14 @@ def _weights(path: Path) -> str:
     try:
         return str(read_about(find_encoder(path))["weights"]["sha256"])
     except BiosslError:
+        return ""
+
+
+def _locked_weights(path: Path) -> str:
+    """Hash of the run's locked model, '' when it has none."""
+    try:
+        return str(load_yaml(path / "model" / "model.yaml")["weights"]["sha256"])
+    except (BiosslError, KeyError, TypeError):
         return ""
 
 

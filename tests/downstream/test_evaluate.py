@@ -20,6 +20,7 @@ from biossl.downstream.finetune import finetune
 from biossl.downstream.model import load_model
 from biossl.downstream.predictions import predict
 from biossl.errors import DataError, RequestError
+from biossl.report.run_page import write_report
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +212,20 @@ def test_the_verbs_from_scarce_labels_to_a_table(encoder: Path, corpus: Corpus, 
     assert "two axes" in capsys.readouterr().err
     assert main(["predict", str(run), str(tmp_path / "q.parquet")]) == 2
     assert "give what to predict" in capsys.readouterr().err
+
+
+def test_the_page_of_a_run_shows_its_evaluations_without_names(tuned: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tuned, run)
+    bare = write_report(run, tmp_path / "bare.html")
+    assert "The locked model was not judged" in (tmp_path / "bare.html").read_text() and bare["notes"] == []
+    done = evaluate(run, corpus, split=halves, by=["group"], baselines=False)
+    write_report(run)
+    page = (run / "report.html").read_text()
+    value = f"{done['scores']['macro_f1']['value']:.3f}"
+    assert "The locked model" in page and value in page and "Single subjects" in page and "By group" in page
+    assert not any(f">{s}<" in page for s in set(corpus.index["subject"]))
+    other = json.loads((Path(done["out"]) / "results.json").read_text())
+    other["model"]["sha256"] = "0" * 64
+    (Path(done["out"]) / "results.json").write_text(json.dumps(other))
+    assert any("judged other weights" in n for n in write_report(run, overwrite=True)["notes"])
