@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,26 @@ def test_the_page_of_a_run_shows_its_evaluations_without_names(tuned: Path, corp
     other["model"]["sha256"] = "0" * 64
     (Path(done["out"]) / "results.json").write_text(json.dumps(other))
     assert any("judged other weights" in n for n in write_report(run, overwrite=True)["notes"])
+
+
+def example(language: str, folder: Path) -> str:
+    """The page's example in a language, for another folder."""
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    section = page[page.index("## evaluate:") : page.index("## predict:")]
+    code = section[section.index(f"```{language}\n") + len(language) + 4 :]
+    return code[: code.index("```")].replace("runs/hapt-6/evaluations/hapt-activity6-official-test", folder.as_posix())
+
+
+def test_the_python_example_of_the_page_reads_what_was_written(
+    result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    exec(compile(example("python", Path(result["out"])), "docs/tasks.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert f"'value': {result['scores']['macro_f1']['value']}" in out and "decision" in out
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="no R here")
+def test_the_r_example_of_the_page_reads_what_was_written(result: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "read.R").write_text(example("r", Path(result["out"])))
+    done = subprocess.run(["Rscript", str(tmp_path / "read.R")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
