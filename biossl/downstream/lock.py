@@ -83,6 +83,26 @@ class Lock:
             raise DataError(f"key 'lock': damaged ({error}); copy the folder again or fine-tune anew") from None
 
 
+def _calibration(kind: str, classes: tuple[str, ...], y: Array, held: Array, notes: list[str]) -> Calibration | None:
+    """One temperature of several classes, one a yes/no class; a yes/no class that allows none keeps its probabilities."""
+    if kind == "multiclass":
+        try:
+            return Calibration.fit(y[:, 0], held, "multiclass", "temperature", classes)
+        except BiosslError as error:
+            notes.append(f"no calibration: {error}")
+            return None
+    curves = []
+    for k, name in enumerate(classes):
+        try:
+            curves.append(Calibration.fit(y[:, k], held[:, k], "binary", "temperature", [name]).curves[0])
+        except BiosslError as error:
+            notes.append(f"no calibration of {name}: {error}")
+            curves.append(((1.0,),))
+    if all(curve == ((1.0,),) for curve in curves):
+        return None
+    return Calibration(kind, "temperature", classes, tuple(curves))  # type: ignore[arg-type]
+
+
 def confidence(probabilities: Array) -> Array:
     """(n,) probability of what is said: the largest of several classes; of yes/no classes the least sure one's."""
     if probabilities.shape[1] > 1 and np.allclose(probabilities.sum(axis=1), 1.0, atol=1e-3):
@@ -122,11 +142,7 @@ def fit_lock(
     elif y is None or held is None:
         notes.append("no calibration: nobody was held out in training")
     else:
-        known = y[:, 0] if kind == "multiclass" else y
-        try:
-            calibration = Calibration.fit(known, held, kind, "temperature", classes)  # type: ignore[arg-type]
-        except BiosslError as error:
-            notes.append(f"no calibration: {error}")
+        calibration = _calibration(kind, classes, y, held, notes)
         p = held if calibration is None else calibration.apply(held)
         if kind != "multiclass":
             for k, name in enumerate(classes):

@@ -86,7 +86,7 @@ def cut(values: ArrayLike, *, edges: Sequence[float] = (), quantiles: int = 0) -
         if quantiles < 2:
             raise RequestError(f"{quantiles} quantile groups: give 2 or more")
         known = numbers[~empty]
-        inner = np.unique(np.quantile(known, np.arange(1, quantiles) / quantiles)) if len(known) else inner
+        inner = np.unique(np.quantile(known, np.arange(1, quantiles) / quantiles, method="higher")) if len(known) else inner
         inner = inner[inner > known.min()] if len(known) else inner
     elif (np.diff(inner) <= 0).any() or not np.isfinite(inner).all():
         raise RequestError(f"edges {list(edges)}: give rising numbers")

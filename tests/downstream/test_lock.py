@@ -60,6 +60,16 @@ def test_one_class_held_out_is_a_line_and_not_a_number() -> None:
     assert any("no calibration" in n for n in lock.notes) and any("threshold of af stays at .5" in n for n in lock.notes)
 
 
+def test_a_class_that_allows_no_calibration_leaves_the_others_theirs() -> None:
+    y, p = overconfident()
+    both = np.stack([y, np.zeros_like(y)], axis=1)
+    lock = fit_lock("multilabel", ("af", "rare"), both, np.stack([p[:, 1], p[:, 0]], axis=1))
+    assert any(n.startswith("no calibration of rare: ") for n in lock.notes)
+    cooled = lock.probabilities(np.stack([p[:, 1], p[:, 0]], axis=1))
+    np.testing.assert_allclose(cooled[:, 1], np.clip(p[:, 0], 1e-6, 1 - 1e-6), atol=1e-5)
+    assert np.abs(cooled[:, 0] - 0.5).mean() < np.abs(p[:, 1] - 0.5).mean() - 0.05
+
+
 def test_it_comes_back_from_plain_values() -> None:
     y, p = overconfident()
     lock = fit_lock("multilabel", ("af",), y[:, None], p[:, 1:])
