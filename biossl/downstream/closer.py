@@ -126,7 +126,7 @@ def _coverage(model: Model, target: Target, p: Array, table: pd.DataFrame, peopl
     """The main score of the windows the model keeps a decision on: all, familiar ones, and those above each frozen confidence."""
     kept = {"all": np.ones(len(p), bool), "familiar": ~table["abstain"].to_numpy(bool)}
     if target.kind != "regression":
-        sure = confidence(p)
+        sure = confidence(p, model.kind)
         kept |= {f"confidence {at:.3f} (of {share:.0%} in training)": sure >= at for share, at in model.lock.cutoffs.items()}
     out = []
     for name, some in kept.items():

@@ -28,9 +28,10 @@ from biossl.downstream.model import Model, Task, load_model, make_task, read_row
 from biossl.downstream.predictions import KEYS, columns
 from biossl.downstream.rivals import rivals
 from biossl.errors import DataError, RequestError
-from biossl.judging import as_asked, scored
+from biossl.judging import Rows, as_asked, scored
 from biossl.ledger import commit, record_opening
 from biossl.metrics import Metric
+from biossl.probe import count_rows
 from biossl.protocol import Target
 
 Array = NDArray[Any]
@@ -141,7 +142,7 @@ def evaluate(
             k: model.about.get(k) for k in ("mode", "split", "seed", "choices", "trained", "encoder_hash")
         },
         "split": split, "part": part, "seed": seed, "seen": {"subjects": known, "of": total},
-        "counts": _counts(corpus, rows, target, people),
+        "counts": count_rows(corpus, Rows(rows, target, people, np.full(len(rows), part)), np.arange(len(rows))),
     }  # fmt: skip
     result["scores"] = _scores(target, p, people, seed)
     result |= closer_look(model, target, p, table, people, seed)
@@ -258,17 +259,6 @@ def _check_covariates(corpus: Corpus, by: Sequence[str]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- figures
-
-
-def _counts(corpus: Corpus, rows: Array, target: Target, people: Array) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        "windows": len(rows), "records": int(corpus.index["record"].iloc[rows].nunique()), "subjects": len(np.unique(people)),
-    }  # fmt: skip
-    if target.kind == "multiclass":
-        out["classes"] = {c: int((target.y == k).sum()) for k, c in enumerate(target.classes)}
-    elif target.kind in ("multilabel", "binary"):
-        out["classes"] = {c: int(np.nansum(target.y[:, k])) for k, c in enumerate(target.classes)}
-    return out
 
 
 def _scores(target: Target, p: Array, people: Array, seed: int) -> dict[str, Any]:

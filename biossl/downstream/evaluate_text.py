@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from biossl.probe_text import METRIC_NAMES, class_rows, interval, number, split_name, table, verdict
+from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, split_name, table, verdict
 
 Rows = list[list[str]]
 
@@ -20,7 +20,10 @@ def as_text(result: dict[str, Any]) -> str:
     result : dict
         From :func:`biossl.downstream.evaluate.evaluate`.
     """
-    lines = [f"{heading(result)}; locked model, mode {result['model']['mode']}, nothing refitted", judged_line(result)]
+    lines = [
+        f"{heading(result)}; locked model, mode {result['model']['mode']}, nothing refitted",
+        count_line("judged", result["counts"]),
+    ]
     lines += [f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects", ""]
     lines += table(score_rows(result))
     for rows in (rival_rows(result), class_rows(result) if result["per_class"] else []):
@@ -41,13 +44,6 @@ def heading(result: dict[str, Any]) -> str:
     corpus = result["corpus"]
     where = f"{split_name(result['split'])}, part {result['part']}"
     return f"{result['label']} ({result['kind']}), {corpus['name']} view {corpus['view']}, {where}"
-
-
-def judged_line(result: dict[str, Any]) -> str:
-    """Windows, records, subjects and classes that are judged."""
-    counts, classes = result["counts"], result["counts"].get("classes")
-    each = f" ({', '.join(f'{c} {n:,}' for c, n in classes.items())})" if classes else ""
-    return f"judged: {counts['windows']:,} windows of {counts['records']:,} records, {counts['subjects']:,} subjects{each}"
 
 
 def score_rows(result: dict[str, Any]) -> Rows:

@@ -103,9 +103,9 @@ def _calibration(kind: str, classes: tuple[str, ...], y: Array, held: Array, not
     return Calibration(kind, "temperature", classes, tuple(curves))  # type: ignore[arg-type]
 
 
-def confidence(probabilities: Array) -> Array:
+def confidence(probabilities: Array, kind: str) -> Array:
     """(n,) probability of what is said: the largest of several classes; of yes/no classes the least sure one's."""
-    if probabilities.shape[1] > 1 and np.allclose(probabilities.sum(axis=1), 1.0, atol=1e-3):
+    if kind in ("multiclass", "ordinal"):
         return probabilities.max(axis=1)
     return np.maximum(probabilities, 1.0 - probabilities).min(axis=1)
 
@@ -150,7 +150,7 @@ def fit_lock(
                     points[name] = OperatingPoint.choose(y[:, k], p[:, k], "youden")
                 except BiosslError as error:
                     notes.append(f"threshold of {name} stays at .5: {error}")
-        sure = confidence(p)
+        sure = confidence(p, kind)
         cutoffs = {share: float(np.quantile(sure, 1.0 - share)) for share in COVERAGES}
     familiar = None
     if features is not None and subjects is not None:

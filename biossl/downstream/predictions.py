@@ -63,7 +63,7 @@ def columns(model: Model, prediction: Array, features: Array) -> pd.DataFrame:
         if seen.any():
             p[seen] = lock.probabilities(prediction[seen])
             decided[seen] = _names(lock.decisions(p[seen], model.classes, model.kind), model.classes, model.kind)
-            sure[seen] = confidence(p[seen])
+            sure[seen] = confidence(p[seen], model.kind)
         table |= {f"p_{name}": p[:, k] for k, name in enumerate(model.classes)}
         table["confidence"] = sure
     else:

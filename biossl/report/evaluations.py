@@ -12,12 +12,11 @@ from biossl.downstream.evaluate_text import (
     coverage_rows,
     group_rows,
     heading,
-    judged_line,
     rival_rows,
     score_rows,
     threshold_lines,
 )
-from biossl.probe_text import class_rows
+from biossl.probe_text import class_rows, count_line
 from biossl.report import figures, html
 
 
@@ -34,7 +33,13 @@ def evaluations(results: list[dict[str, Any]]) -> str:
 
 def _one(r: dict[str, Any]) -> str:
     out = f"<h3>{html.esc(heading(r))}</h3>"
-    out += html.notes([judged_line(r), f"Mode {r['model']['mode']}, seed {r['model']['seed']}.", *(r["model"]["choices"] or [])])
+    out += html.notes(
+        [
+            count_line("judged", r["counts"]),
+            f"Mode {r['model']['mode']}, seed {r['model']['seed']}.",
+            *(r["model"]["choices"] or []),
+        ]
+    )
     if r["seen"]["subjects"]:
         out += html.para("Judged subjects had been seen: these figures are optimistic.", "warn")
     out += html.table(score_rows(r))

@@ -31,7 +31,7 @@ def test_probabilities_of_an_overconfident_model_are_cooled_and_their_order_stay
 def test_a_cut_off_keeps_its_share_of_the_held_out_windows() -> None:
     y, p = overconfident()
     lock = fit_lock("multiclass", ("a", "b"), y[:, None], p)
-    sure = confidence(lock.probabilities(p))
+    sure = confidence(lock.probabilities(p), "multiclass")
     for share in COVERAGES:
         assert (sure >= lock.cutoffs[share]).mean() == pytest.approx(share, abs=0.01)
 
@@ -68,6 +68,13 @@ def test_a_class_that_allows_no_calibration_leaves_the_others_theirs() -> None:
     cooled = lock.probabilities(np.stack([p[:, 1], p[:, 0]], axis=1))
     np.testing.assert_allclose(cooled[:, 1], np.clip(p[:, 0], 1e-6, 1 - 1e-6), atol=1e-5)
     assert np.abs(cooled[:, 0] - 0.5).mean() < np.abs(p[:, 1] - 0.5).mean() - 0.05
+
+
+def test_two_yes_no_classes_are_not_taken_for_one_choice_when_they_sum_to_one() -> None:
+    p = np.array([[0.9, 0.1], [0.4, 0.6]])
+    np.testing.assert_allclose(confidence(p, "multilabel"), [0.9, 0.6])
+    np.testing.assert_allclose(confidence(np.array([[0.95, 0.6]]), "multilabel"), [0.6])
+    np.testing.assert_allclose(confidence(np.array([[0.3, 0.3, 0.4]]), "multiclass"), [0.4])
 
 
 def test_it_comes_back_from_plain_values() -> None:
