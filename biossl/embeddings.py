@@ -139,7 +139,7 @@ def embed_to_parquet(
         if how is not None:
             require_modality(how, encoder.spec)
         pieces = file_pieces(
-            encoder, sources, lambda x, names: embed_windows(encoder, x, names, encoder.spec.sfreq, pool=pool), unreadable, told,
+            encoder, sources, lambda x, names, _: embed_windows(encoder, x, names, encoder.spec.sfreq, pool=pool), unreadable, told,
             screen, card=how, adapt=adapt, keep_names=keep_names,
         )  # fmt: skip
     if per != "window":
@@ -223,13 +223,13 @@ def _keys(corpus: Corpus) -> pd.DataFrame:
 
 
 def file_pieces(
-    encoder: TransformerEncoder, files: list[Path], compute: Callable[[Array, Sequence[str]], Array], unreadable: list[str],
+    encoder: TransformerEncoder, files: list[Path], compute: Callable[[Array, Sequence[str], Array], Array], unreadable: list[str],
     told: list[str], screen: list[str], *, card: Card | None, adapt: bool, keep_names: bool, verb: str = "embed",
 ) -> Iterator[tuple[pd.DataFrame, Array]]:  # fmt: skip
     """Keys of each file's windows, and what is computed of them.
 
     A file that cannot be used costs one line in ``unreadable`` (without names unless they are kept) and in ``screen``; that no file
-    could be used is a DataError. ``compute`` takes windows (n, C, T) and the names of their channels.
+    could be used is a DataError. ``compute`` takes windows (n, C, T), the names of their channels and their starts in seconds.
     """
     records: set[str] = set()
     for number, file in enumerate(track(files, len(files), verb, "files"), start=1):
@@ -252,7 +252,7 @@ def file_pieces(
             "start_s": cut.start_s, "split": "", "event": "", "quality": cut.quality,
         })  # fmt: skip
         x = cut.data[:, [encoder.spec.ch_names.index(n) for n in names]]
-        yield frame, compute(x, names)
+        yield frame, compute(x, names, np.asarray(cut.start_s, np.float64))
     if not records:
         more = f" (and {len(screen) - 1} more)" if len(screen) > 1 else ""
         raise DataError(f"{screen[0]}{more}" if screen else "no files; name at least one recording")

@@ -138,7 +138,7 @@ class Label:
         ``multiclass``, ``multilabel`` or ``regression``.
     source : str
         ``event`` (the window's own event, views ``inside_labels`` and ``around_events``), ``overlap`` (the interval
-        event covering most of the window), ``covariate`` (a covariate of the record).
+        event covering most of the window), ``covariate`` (a covariate of the record). Of a sliding view ``event`` is ``overlap``.
     event_kind : str
         Which events count (``beat``, ``activity``, ``stage`` ...).
     column : str
@@ -150,6 +150,8 @@ class Label:
         Class -> list of source labels. A source label in no list is unknown (missing), never negative.
     threshold : float
         For ``scp``: likelihoods from this on count.
+    cover : float
+        Of intervals: share of a window that one class must cover, from .5 (more than half) to 1 (all of it), else the label is unknown.
     depends : list of str
         What of the signal it is read from (keys of :data:`biossl.augment.depends.DEPENDENCES`): no augmentation of a run
         that is judged by it may destroy that.
@@ -162,6 +164,7 @@ class Label:
     column: str = ""
     parse: Literal["value", "codes", "scp"] = "value"
     threshold: float = 0.0
+    cover: float = 0.5
     description: str = ""
     depends: list[str] = field(default_factory=list)
 

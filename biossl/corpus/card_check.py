@@ -225,6 +225,8 @@ def _check_label(card: Card, label: Label, place: str) -> None:
     for key in label.depends:
         if key not in DEPENDENCES:
             raise RequestError(f"{place}.depends' cannot hold {key!r}; {nearest(key, DEPENDENCES)}")
+    if not 0.5 <= label.cover <= 1.0:
+        raise RequestError(f"{place}.cover' must be from .5 (more than half of a window) to 1 (all of it), not {label.cover:g}")
     if label.source in ("event", "overlap"):
         _check_kind(card, label.event_kind, f"{place}.event_kind")
     else:

@@ -99,7 +99,13 @@ def _classes(label: Label, found: Sequence[str]) -> tuple[tuple[str, ...], dict[
 
 
 def _from_event(corpus: Corpus, name: str, label: Label) -> Labels:
+    """The window's own event; of windows that were not cut by events, the interval that covers them (:func:`_from_overlap`)."""
     view = corpus.card.views[corpus.view]
+    if view.policy == "sliding":
+        events = corpus.events
+        some = events["kind"] == label.event_kind if label.event_kind else np.ones(len(events), bool)
+        if (events.loc[some, "duration_s"] > 0).any():
+            return _from_overlap(corpus, name, label)
     if view.policy == "sliding" or (label.event_kind and view.event_kind != label.event_kind):
         fit = [v for v, w in corpus.card.views.items() if w.policy != "sliding" and w.event_kind == label.event_kind]
         raise DataError(
@@ -122,7 +128,7 @@ def _one_hot(number: np.ndarray, n: int) -> np.ndarray:
 
 
 def _from_overlap(corpus: Corpus, name: str, label: Label) -> Labels:
-    """Multiclass: the source label that covers more than half the window. Multilabel: every one that touches it."""
+    """Multiclass: the class that covers more than half the window (``label.cover``). Multilabel: every one that touches it."""
     index, events = corpus.index, corpus.events
     events = events[events["kind"] == label.event_kind] if label.event_kind else events
     classes, number = _classes(label, sorted(set(events["label"].astype(str))))
@@ -156,7 +162,7 @@ def _from_overlap(corpus: Corpus, name: str, label: Label) -> Labels:
                 if t in number:
                     per_class[number[t]] = per_class.get(number[t], 0.0) + c
             best = max(per_class, key=per_class.__getitem__, default=None)
-            if best is not None and per_class[best] > window / 2:
+            if best is not None and per_class[best] > window * label.cover - (1e-6 if label.cover > 0.5 else 0.0):
                 values[row, 0] = best
     return Labels(name, label.kind, classes, values)
 

@@ -50,3 +50,30 @@ def neighbours(index: pd.DataFrame, rows: np.ndarray, *, sfreq: float) -> np.nda
     out[order[1:][linked]] = order[:-1][linked]
     out[order[:-1][linked]] = order[1:][linked]  # last, so that the next window wins over the one before
     return out
+
+
+def recordings(index: pd.DataFrame, rows: np.ndarray) -> list[np.ndarray]:
+    """The given windows of each recording in the order of time.
+
+    Parameters
+    ----------
+    index : DataFrame
+        ``subject``, ``record`` and ``start_s`` of all windows of a corpus.
+    rows : ndarray, int64, (n,)
+
+    Returns
+    -------
+    list of ndarray, int64
+        Positions in ``rows``; together each once.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> index = pd.DataFrame({"subject": "s", "record": ["r", "q", "r"], "start_s": [4.0, 0.0, 2.0]})
+    >>> [a.tolist() for a in recordings(index, np.arange(3))]
+    [[2, 0], [1]]
+    """
+    part = index.iloc[rows]
+    code = part.groupby(["subject", "record"], sort=False, observed=True).ngroup().to_numpy()
+    order = np.lexsort((part["start_s"].to_numpy(np.float64), code))
+    return np.split(order, np.flatnonzero(np.diff(code[order])) + 1) if len(rows) else []

@@ -23,15 +23,17 @@ from biossl.augment.base import build_pipeline
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus, subject_keys
 from biossl.downstream.lowrank import allocate_ranks, importance, total_rank
-from biossl.downstream.model import Model, Task
+from biossl.downstream.model import Model, Task, require_sliding
 from biossl.errors import DataError, RequestError
-from biossl.inference import make_batch
+from biossl.inference import make_batch, pick_device
 from biossl.keys import hash_ints
+from biossl.models.group_heads import GroupHead
 from biossl.models.lowrank import LowRankConfig, adapters_of, n_trained
 from biossl.models.task_heads import PooledHead, pool_observed
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.losses_supervised import class_weights, positive_weights
 from biossl.objectives.supervised import Mode, Supervised, SupervisedConfig, n_outputs
+from biossl.progress import Progress
 from biossl.recipe import Recipe
 from biossl.recipe.limits import check_limits
 from biossl.recipe.plan import refuse_breaking
@@ -105,7 +107,7 @@ def _recipe(case: Case, config: SupervisedConfig, n_rows: int) -> Recipe:
     names = [c for c in spec.ch_names if c in case.corpus.spec.ch_names]
     recipe = Recipe(
         name=f"finetune_{case.task.label}", modality=cast(Any, spec.modality), seed=case.seed,
-        data=Data(batch_size=min(case.batch_size, n_rows), channels=names),
+        data=Data(batch_size=_batch_size(case, n_rows), channels=names),
         model=Part("transformer", case.encoder.config), objective=Part("supervised", config), augment=case.augment,
         train=Train(
             steps=case.steps, clip_norm=1.0, schedule=Part("warmup_cosine", WarmupCosine(case.steps // 10)),
@@ -117,6 +119,12 @@ def _recipe(case: Case, config: SupervisedConfig, n_rows: int) -> Recipe:
     )  # fmt: skip
     check_limits(recipe)
     return recipe
+
+
+def _batch_size(case: Case, n_rows: int) -> int:
+    """Not more windows than there are; of a head over several windows whole stretches."""
+    windows = getattr(case.head.config, "windows", None)
+    return min(case.batch_size, n_rows) if windows is None else max(case.batch_size // windows, 1) * windows
 
 
 def _config(case: Case, rows: Array) -> SupervisedConfig:
@@ -145,7 +153,7 @@ def build_objective(case: Case, rows: Array) -> Supervised:
         head = case.head.config.build(encoder, n_outputs(case.task.kind, len(case.task.classes)))
     some = rows[protocol.spread(len(rows), FIT_ROWS, case.seed)]
     batches = [some[i : i + 64] for i in range(0, len(some), 64)]
-    if isinstance(head, PooledHead):
+    if isinstance(head, (PooledHead, GroupHead)):
         with torch.no_grad():
             encoder.eval()
             features = [pool_observed(encoder.encode(encoder.tokenize(batch_of(case, b))), head.pool) for b in batches]
@@ -174,6 +182,29 @@ def batch_of(case: Case, rows: Array) -> Any:
     return replace(batch, labels={case.task.label: torch.from_numpy(case.task.values[rows])})
 
 
+@torch.no_grad()
+def _pooled(case: Case, encoder: TransformerEncoder, rows: Array, pool: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pooled features of rows and which of them hold anything: read once, in an order of their own, so that a resumed run has the same."""
+    device = pick_device()
+    encoder.to(device).eval()
+    parts = []
+    with Progress(len(rows), "features", "windows") as bar:
+        for at in range(0, len(rows), 64):
+            batch = batch_of(case, rows[at : at + 64]).to(device)
+            parts.append(pool_observed(encoder.encode(encoder.tokenize(batch)), pool))
+            bar.update(len(batch))
+    return torch.cat([f.cpu() for f, _ in parts]), torch.cat([s.cpu() for _, s in parts])
+
+
+def _context(case: Case, rows: Array) -> tuple[Array, Array]:
+    """All rows of the recordings of rows, and the label with only rows known."""
+    require_sliding(case.corpus)
+    codes = case.corpus.index.groupby(["subject", "record"], sort=False, observed=True).ngroup().to_numpy()
+    values = np.full_like(case.task.values, np.nan)
+    values[rows] = case.task.values[rows]
+    return np.flatnonzero(np.isin(codes, codes[rows])), values
+
+
 def train_rows(case: Case, rows: Array, run: Path, *, overwrite: bool = False) -> Supervised:
     """Train on rows in a run folder; a training that is there and finished is not done again. Returns what was trained."""
     objective = build_objective(case, rows)
@@ -181,7 +212,9 @@ def train_rows(case: Case, rows: Array, run: Path, *, overwrite: bool = False) -
     refuse_breaking([recipe], case.corpus, case.task.label)
     names = list(recipe.data.channels)
     sources, _ = make_sources([(case.corpus, 1.0)], channels=names, split=case.split)
-    source = replace(sources[0], rows=rows, labels={case.task.label: case.task.values})
+    head = objective.head
+    taken, values = _context(case, rows) if isinstance(head, GroupHead) else (rows, case.task.values)
+    source = replace(sources[0], rows=taken, labels={case.task.label: values})
     plan = {
         "recipe": recipe.to_dict(), "split": case.split, "init": case.encoder.info["hash"], "head": case.head.to_dict(),
         "corpora": [{"name": case.corpus.path.resolve().name, "hash": case.corpus.hash, "weight": 1.0, "windows": len(rows), "split": case.split}],
@@ -192,6 +225,8 @@ def train_rows(case: Case, rows: Array, run: Path, *, overwrite: bool = False) -
         saved = folder.saved()
         if saved.get("finished") and saved["plan"] == json.loads(json.dumps(plan)):
             return objective
+    if case.mode == "frozen" and not case.augment and isinstance(head, (PooledHead, GroupHead)):
+        objective.remember(torch.from_numpy(taken), *_pooled(case, objective.encoder, taken, head.pool))
     order, notes = make_order(
         [source], objective.needs, batch_size=recipe.data.batch_size, accumulate=1, seed=case.seed, steps=recipe.train.steps
     )

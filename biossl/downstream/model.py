@@ -7,7 +7,7 @@ What lives here: :class:`Task` (what is predicted), :class:`Model`, predictions 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from biossl import __version__, metrics
 from biossl.atomic import atomic_folder
@@ -26,10 +26,12 @@ from biossl.batch import Batch
 from biossl.checkpoint import empty_encoder, refuse_existing, require_match, require_tensors, sha256
 from biossl.config import build, dump_yaml, load_yaml, to_plain
 from biossl.corpus import Corpus
+from biossl.corpus.neighbours import recordings
 from biossl.downstream.lock import Lock
 from biossl.downstream.ood import Familiar
 from biossl.errors import DataError, RequestError
 from biossl.inference import batch_rows, make_batch, pick_device
+from biossl.models.group_heads import GroupHead, outputs_of_recording
 from biossl.models.task_heads import TaskHead
 from biossl.models.transformer import EncoderConfig, TransformerEncoder, pool_tokens
 from biossl.objectives.supervised import Kind, n_outputs, predictions
@@ -151,20 +153,38 @@ class Model(nn.Module):
         self.about: dict[str, Any] = {}
         self.lock = Lock()
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs before softmax or sigmoid."""
-        out: Tensor = self.head(self.encoder.encode(self.encoder.tokenize(batch)))
-        return out
-
     @torch.no_grad()
-    def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Probabilities, values or log hazards of a batch, float64, and its mean-pooled features (B, D), in evaluation mode.
+    def read(self, batches: Iterable[Batch], seconds: Sequence[Array] | None = None) -> tuple[Array, Array]:
+        """Predictions of windows and their mean-pooled features, in evaluation mode.
 
-        Features of a window in which nothing was observed are NaN.
+        Parameters
+        ----------
+        batches : iterable of Batch
+        seconds : sequence of ndarray, float64
+            For a head over several windows: starts of the windows of each recording in turn, rising; together all windows.
+
+        Returns
+        -------
+        ndarray, float64, (n, K) or (n,) or as the head's outputs for ``dense``, and ndarray, float32, (n, D)
+            Probabilities, values or log hazards; features of a window in which nothing was observed are NaN.
         """
         self.eval()
-        encoded = self.encoder.encode(self.encoder.tokenize(batch.to(self.encoder.position.device)))
-        return predictions(self.head(encoded).float(), self.kind, self.scale), pool_tokens(encoded, "mean").float()
+        out, features, windows = [], [], []
+        for batch in batches:
+            encoded = self.encoder.encode(self.encoder.tokenize(batch.to(self.encoder.position.device)))
+            features.append(pool_tokens(encoded, "mean").float().cpu().numpy())
+            if isinstance(self.head, GroupHead):
+                windows.append(self.head.features(encoded))
+            else:
+                out.append(predictions(self.head(encoded).float(), self.kind, self.scale).cpu().numpy())
+        if isinstance(self.head, GroupHead):
+            assert seconds is not None
+            sizes = [len(s) for s in seconds]
+            found, seen = (torch.cat(parts).split(sizes) for parts in zip(*windows, strict=True))
+            for f, there, start in zip(found, seen, seconds, strict=True):
+                raw = outputs_of_recording(self.head, f, there, torch.from_numpy(start).to(f.device))
+                out.append(predictions(raw.float(), self.kind, self.scale).cpu().numpy())
+        return np.concatenate(out), np.concatenate(features)
 
 
 def predict_rows(model: Model, corpus: Corpus, rows: Array, *, adapt: bool = False, desc: str | None = "predict") -> Array:
@@ -200,18 +220,39 @@ def read_rows(
     match = require_match(model.encoder.spec, corpus.spec, adapt=adapt)
     names, columns = [corpus.spec.ch_names[i] for i in match.rows], list(match.rows)
     model.to(pick_device())
-    out: list[tuple[Array, Array]] = []
-    size = batch_rows(model.encoder)
-    with nullcontext() if desc is None else Progress(len(rows), desc, "windows") as bar:
-        for i in range(0, len(rows), BLOCK_ROWS):
-            x = corpus.signal(rows[i : i + BLOCK_ROWS])[:, columns]
-            for j in range(0, len(x), size):
-                batch = make_batch(x[j : j + size], names, corpus.spec.sfreq, model.encoder.position.device)
-                prediction, features = model.read(batch)
-                out.append((prediction.cpu().numpy(), features.cpu().numpy()))
-            if bar is not None:
-                bar.update(len(x))
-    return np.concatenate([p for p, _ in out]), np.concatenate([f for _, f in out])
+    size, seconds, back = batch_rows(model.encoder), None, None
+    if isinstance(model.head, GroupHead):  # whole recordings, in the order of time
+        require_sliding(corpus)
+        codes = corpus.index.groupby(["subject", "record"], sort=False, observed=True).ngroup().to_numpy()
+        every = np.flatnonzero(np.isin(codes, codes[rows]))
+        runs = [every[run] for run in recordings(corpus.index, every)]
+        start = corpus.index["start_s"].to_numpy(np.float64)
+        seconds, wanted = [start[run] for run in runs], rows
+        rows = np.concatenate(runs) if runs else rows
+        place = np.empty(len(corpus.index), np.int64)
+        place[rows] = np.arange(len(rows))
+        back = place[wanted]
+
+    def batches() -> Iterator[Batch]:
+        with nullcontext() if desc is None else Progress(len(rows), desc, "windows") as bar:
+            for i in range(0, len(rows), BLOCK_ROWS):
+                x = corpus.signal(rows[i : i + BLOCK_ROWS])[:, columns]
+                for j in range(0, len(x), size):
+                    yield make_batch(x[j : j + size], names, corpus.spec.sfreq, model.encoder.position.device)
+                if bar is not None:
+                    bar.update(len(x))
+
+    prediction, features = model.read(batches(), seconds)
+    return (prediction, features) if back is None else (prediction[back], features[back])
+
+
+def require_sliding(corpus: Corpus) -> None:
+    """Refuse a head over several windows where the windows were cut along the labels (RequestError)."""
+    if corpus.card.views[corpus.view].policy == "inside_labels":
+        raise RequestError(
+            f"{corpus.path}: windows of view '{corpus.view}' lie inside labelled intervals, so a window's neighbours say where its label "
+            "begins and ends, which nobody knows of a new patient; convert a view of policy sliding for a head over several windows"
+        )
 
 
 def save_model(model: Model, folder: str | Path, *, head: Part, about: Mapping[str, Any], overwrite: bool = False) -> Path:

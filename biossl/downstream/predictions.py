@@ -183,14 +183,10 @@ def _of_files(
     device, sfreq = model.encoder.position.device, model.encoder.spec.sfreq
     size, width = batch_rows(model.encoder), model.encoder.dim
 
-    def compute(x: Array, names: Sequence[str]) -> Array:
-        parts = []
-        for i in range(0, len(x), size):
-            prediction, features = model.read(make_batch(x[i : i + size], names, sfreq, device))
-            parts.append(
-                np.concatenate([features.double().cpu().numpy(), prediction.reshape(len(features), -1).cpu().numpy()], axis=1)
-            )
-        return np.concatenate(parts)
+    def compute(x: Array, names: Sequence[str], start_s: Array) -> Array:
+        batches = (make_batch(x[i : i + size], names, sfreq, device) for i in range(0, len(x), size))
+        prediction, features = model.read(batches, [start_s])
+        return np.concatenate([features.astype(np.float64), prediction.reshape(len(features), -1)], axis=1)
 
     frames = []
     pieces = file_pieces(

@@ -171,7 +171,10 @@ class PooledHead(TaskHead):
 
     def forward(self, encoded: Encoded) -> Tensor:
         """See :class:`TaskHead`."""
-        features, seen = pool_observed(encoded, self.pool)
+        return self.of_pooled(*pool_observed(encoded, self.pool))
+
+    def of_pooled(self, features: Tensor, seen: Tensor) -> Tensor:
+        """Outputs from the two of :func:`pool_observed`."""
         return self.out(self.body(torch.where(seen[:, None], self.norm(features), 0.0)))
 
 

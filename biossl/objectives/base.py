@@ -26,11 +26,14 @@ class SamplePlan:
         A second window for every window, in ``batch.paired["window"]`` (a Batch of the same order): the next one of the same
         recording without a gap (the one before at a recording's end; itself where a recording has one window), or any other
         one of the same subject.
-    sampler : {"uniform", "motion", "subjects"}
+    sampler : {"uniform", "motion", "subjects", "stretches"}
         How rows are drawn: every window once an epoch; with probability in proportion to its motion (standard deviation of
-        the acceleration); ``windows_per_subject`` windows of each of batch_size / windows_per_subject subjects.
+        the acceleration); ``windows_per_subject`` windows of each of batch_size / windows_per_subject subjects;
+        batch_size / ``stretch`` stretches of windows that follow each other in a recording, around labelled ones.
     windows_per_subject : int
         For ``subjects``; divides the batch size.
+    stretch : int
+        For ``stretches``: windows of each; divides the batch size. A shorter recording ends in repeats of its last window.
     in_batch : bool
         The loss compares the windows of a batch with each other: it needs two of them, a corpus holds at least a batch, and
         micro-batches are not the same as one batch.
@@ -41,8 +44,9 @@ class SamplePlan:
     """
 
     pairing: Literal["none", "adjacent", "same_subject"] = "none"
-    sampler: Literal["uniform", "motion", "subjects"] = "uniform"
+    sampler: Literal["uniform", "motion", "subjects", "stretches"] = "uniform"
     windows_per_subject: int = 1
+    stretch: int = 1
     in_batch: bool = False
     several_subjects: bool = False
     queue: int = 0

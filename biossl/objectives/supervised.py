@@ -7,7 +7,7 @@ What lives here: which loss and which prediction a kind of label has, and :class
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.keys import Keys
+from biossl.models.group_heads import GroupHead
 from biossl.models.lowrank import LowRankConfig, add_adapters, draw_active, merged, set_ranks
-from biossl.models.task_heads import TaskHead
+from biossl.models.task_heads import PooledHead, TaskHead, pool_observed
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives import losses_supervised as losses
 from biossl.objectives.base import Objective, Outcome, SamplePlan
@@ -166,7 +167,10 @@ class Supervised(Objective):
         super().__init__()
         self.encoder: TransformerEncoder = encoder
         self.head, self.config, self.augment = head, config, augment
+        self.remembered: tuple[Tensor, Tensor, Tensor] | None = None
         self.needs = SamplePlan(in_batch=config.kind == "survival")
+        if isinstance(head, GroupHead):
+            self.needs = SamplePlan(in_batch=config.kind == "survival", sampler="stretches", stretch=head.windows)
         self.weight: Tensor | None
         self.register_buffer("weight", torch.tensor(config.weights) if config.weights else None, persistent=False)
         if config.mode == "frozen":
@@ -184,12 +188,53 @@ class Supervised(Objective):
             self.encoder.eval()
         return self
 
+    def remember(self, rows: Tensor, features: Tensor, seen: Tensor) -> None:
+        """Pooled features of index rows (n,), so that a frozen encoder need not read their windows again.
+
+        Parameters
+        ----------
+        rows : Tensor, int64, (n,)
+        features : Tensor, (n, F)
+        seen : Tensor, bool, (n,)
+            As :func:`~biossl.models.task_heads.pool_observed` gives them for ``head.pool``.
+        """
+        place = torch.full((int(rows.max()) + 1,), -1, dtype=torch.int64)
+        place[rows] = torch.arange(len(rows))
+        self.remembered = (place, features, seen)
+
     def outputs(self, batch: Batch) -> Tensor:
         """The head's outputs for a batch."""
+        head = self.head
+        if not isinstance(head, (PooledHead, GroupHead)):
+            with torch.no_grad() if self.config.mode == "frozen" else nullcontext():
+                encoded = self.encoder.encode(self.encoder.tokenize(batch))
+            found: Tensor = head(encoded)
+            return found
+        features, seen = self._pooled(batch, head.pool)
+        if isinstance(head, PooledHead):
+            return head.of_pooled(features, seen)
+        features, seen = head.of_pooled(features, seen)
+        shape = (-1, head.windows)
+        assert batch.start_s is not None
+        found = head.in_context(
+            features.view(*shape, features.shape[1]), seen.view(shape), batch.start_s.view(shape), self._there(batch).view(shape)
+        )
+        return found.reshape(len(batch), -1)
+
+    def _pooled(self, batch: Batch, pool: str) -> tuple[Tensor, Tensor]:
+        if self.remembered is not None:
+            assert batch.index is not None
+            place, features, seen = self.remembered
+            at = place[batch.index.cpu()]
+            return features[at].to(batch.x.device), seen[at].to(batch.x.device)
         with torch.no_grad() if self.config.mode == "frozen" else nullcontext():
-            encoded = self.encoder.encode(self.encoder.tokenize(batch))
-        found: Tensor = self.head(encoded)
-        return found
+            return pool_observed(self.encoder.encode(self.encoder.tokenize(batch)), pool)
+
+    def _there(self, batch: Batch) -> Tensor:
+        """Which windows (B,) of the stretches are no repeat of the one before."""
+        assert isinstance(self.head, GroupHead) and batch.index is not None
+        index = batch.index.view(-1, self.head.windows)
+        return torch.cat([torch.ones_like(index[:, :1], dtype=torch.bool), index[:, 1:] != index[:, :-1]], dim=1).reshape(-1)
 
     def loss(self, batch: Batch) -> Tensor:
         """Loss of the windows as they are."""
@@ -197,6 +242,8 @@ class Supervised(Objective):
         if config.kind == "regression":
             y = (y - config.scale[0]) / config.scale[1]
         outputs = self.outputs(batch)
+        if isinstance(self.head, GroupHead):
+            y = torch.where(self._there(batch)[:, None], y, float("nan"))
         if config.kind == "dense" and batch.observed is not None:  # nothing was seen there, whatever is said of it
             seen = batch.observed if outputs.ndim == 4 else batch.observed.any(dim=1)
             y = y[:, None] if outputs.ndim == 4 and y.ndim == 2 else y
@@ -207,8 +254,9 @@ class Supervised(Objective):
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:
         """Loss of one micro-batch; see :class:`~biossl.objectives.base.Objective`."""
-        if self.augment is not None:
-            batch = self.augment(batch, keys)
+        if self.augment is not None:  # a stretch is one recording: what is drawn for it holds for all its windows
+            drawn = replace(keys, position=keys.position // self.needs.stretch)
+            batch = self.augment(batch, drawn)
         if self.config.mode == "lowrank":
             draw_active(self.encoder, keys)
         return Outcome(self.loss(batch))

@@ -120,6 +120,11 @@ def check_plan(
                 f"objective.windows_per_subject: {each} of a micro-batch of {batch_size // accumulate} windows is one subject, and this "
                 f"objective tells subjects apart; take {max(1, batch_size // accumulate // 2)} or fewer, or a larger data.batch_size"
             )
+    if plan.sampler == "stretches":
+        if batch_size % plan.stretch:
+            raise RequestError(
+                f"batch size {batch_size} is no whole number of stretches of {plan.stretch} windows; change one of them"
+            )
     if plan.sampler == "motion" and "acc" not in spec.ch_types:
         raise RequestError(f"{name}: no acceleration channel, by which sampler motion draws; set objective.sampler: uniform")
     if plan.pairing == "adjacent":

@@ -83,8 +83,6 @@ CONFIGS: dict[str, dict[str, str]] = {
         "attention": "biossl.models.task_heads:AttentionHeadConfig",
         "mlp": "biossl.models.task_heads:MLPHeadConfig",
         "dense": "biossl.models.task_heads:DenseHeadConfig",
-    },
-    "group_head": {
         "sequence": "biossl.models.group_heads:SequenceHeadConfig",
         "pooling": "biossl.models.group_heads:PoolingHeadConfig",
     },

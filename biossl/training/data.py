@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from biossl.batch import Batch
 from biossl.corpus import Corpus
-from biossl.corpus.neighbours import neighbours
+from biossl.corpus.neighbours import neighbours, recordings
 from biossl.corpus.splits import default_split
 from biossl.errors import BiosslError, DataError, RequestError
 from biossl.keys import Keys
@@ -34,6 +34,7 @@ from biossl.training.sampling import (
     FixedPartners,
     Partners,
     Rows,
+    StretchRows,
     SubjectPartners,
     SubjectRows,
     UniformRows,
@@ -312,6 +313,10 @@ def make_order(
         elif plan.sampler == "subjects":
             each = plan.windows_per_subject
             samplers.append(SubjectRows(subject, batch_size=batch_size, each=each, seed=seed, corpus=k))
+        elif plan.sampler == "stretches":
+            runs = recordings(source.corpus.index, source.rows)
+            anchor = _labelled(source)
+            samplers.append(StretchRows(runs, anchor, batch_size=batch_size, length=plan.stretch, seed=seed, corpus=k))
         else:
             samplers.append(UniformRows(len(source.rows), batch_size=batch_size, seed=seed, corpus=k))
         if plan.pairing == "adjacent":
@@ -323,6 +328,12 @@ def make_order(
         samplers=samplers, partners=partners or None,
     )  # fmt: skip
     return order, notes
+
+
+def _labelled(source: Source) -> np.ndarray:
+    """Training rows of which anything is known, bool (n,); all where there is no label."""
+    known = [~np.isnan(values[source.rows].reshape(len(source.rows), -1)).all(axis=1) for values in source.labels.values()]
+    return np.any(known, axis=0) if known else np.ones(len(source.rows), bool)
 
 
 def _motion(source: Source) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 
 from biossl.keys import Keys, hash_ints, mix
 
-_PERMUTATION, _OFFSET, _PEOPLE, _PARTNER = 0x0DE5, 0x0FF5, 0x9E09, 0xFA12  # draw numbers
+_PERMUTATION, _OFFSET, _PEOPLE, _PARTNER, _PLACE = 0x0DE5, 0x0FF5, 0x9E09, 0xFA12, 0x97AC  # draw numbers
 
 
 def permutation(n: int, *, seed: int, corpus: int, epoch: int) -> np.ndarray:
@@ -124,6 +124,40 @@ class SubjectRows:
         mine = self._rows[person]
         order = UniformRows(len(mine), batch_size=self.each, seed=hash_ints(self.seed, _PEOPLE, person), corpus=self.corpus)
         return mine[order.rows(visit)]
+
+
+class StretchRows:
+    """Stretches of windows that follow each other in a recording, each around an anchor that is visited once an epoch.
+
+    Parameters
+    ----------
+    recordings : list of ndarray, int64
+        Training rows of each recording in the order of time.
+    anchor : ndarray, bool, (n,)
+        Rows a stretch may be drawn around; at least one.
+    batch_size, length, seed, corpus : int
+        ``length`` divides ``batch_size``. The anchor lies anywhere in its stretch, which does not reach over the recording's ends;
+        a shorter recording is followed by repeats of its last window.
+    """
+
+    def __init__(
+        self, recordings: list[np.ndarray], anchor: np.ndarray, *, batch_size: int, length: int, seed: int, corpus: int
+    ) -> None:
+        self.length, self.seed, self.corpus = length, seed, corpus
+        self._rows = np.concatenate(recordings)
+        size = np.array([len(r) for r in recordings])
+        last = np.cumsum(size)
+        self._first, self._end = np.repeat(last - size, size), np.repeat(last, size)
+        self._anchors = np.flatnonzero(anchor[self._rows])
+        self._order = UniformRows(len(self._anchors), batch_size=batch_size // length, seed=seed, corpus=corpus)
+
+    def rows(self, step: int) -> np.ndarray:
+        """See :class:`Rows`."""
+        place = self._anchors[self._order.rows(step)]
+        drawn = Keys(self.seed, step, torch.arange(len(place))).uniform((1,), _PLACE)[:, 0].numpy()
+        first, end = self._first[place], self._end[place]
+        start = np.clip(place - (drawn * self.length).astype(np.int64), first, np.maximum(first, end - self.length))
+        return self._rows[np.minimum(start[:, None] + np.arange(self.length), end[:, None] - 1)].reshape(-1)
 
 
 class Partners(Protocol):

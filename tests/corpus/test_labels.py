@@ -99,10 +99,11 @@ def test_numbers(corpus: Corpus) -> None:
     np.testing.assert_array_equal(values, np.float32([1.5, np.nan, np.nan, np.nan]))
 
 
+@pytest.mark.parametrize("cover", [0.5, 0.8])
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), n=st.integers(0, 12), window=st.floats(0.5, 3.0))
-def test_overlap_agrees_with_a_count_of_milliseconds(seed: int, n: int, window: float) -> None:
-    """Slow and obviously right: which label lies under more than half of the window's milliseconds."""
+def test_overlap_agrees_with_a_count_of_milliseconds(cover: float, seed: int, n: int, window: float) -> None:
+    """Slow and obviously right: which label lies under more than that share of the window's milliseconds."""
     from biossl.corpus.labels import _from_overlap
 
     rng = np.random.default_rng(seed)
@@ -119,7 +120,7 @@ def test_overlap_agrees_with_a_count_of_milliseconds(seed: int, n: int, window: 
         index = pd.DataFrame({"record": ["r"] * len(start), "start_s": start})
         spec = type("S", (), {"window_s": window})
 
-    label = Label("multiclass", "overlap", {"A": ["a"], "B": ["b"]}, event_kind="k")
+    label = Label("multiclass", "overlap", {"A": ["a"], "B": ["b"]}, event_kind="k", cover=cover)
     got = _from_overlap(Fake(), "x", label).values[:, 0]  # type: ignore[arg-type]
     for k, s in enumerate(start):
         t = s + (np.arange(2000) + 0.5) * window / 2000
@@ -127,9 +128,9 @@ def test_overlap_agrees_with_a_count_of_milliseconds(seed: int, n: int, window: 
             np.mean(sum((t >= o) & (t < o + d) for o, d, m in zip(onset, duration, names, strict=True) if m == c) > 0)
             for c in "ab"
         ]
-        if min(abs(x - 0.5) for x in share) < 2e-3:
-            continue  # too near to half for a count
-        expected = np.nan if max(share) < 0.5 else float(np.argmax(share))
+        if min(abs(x - cover) for x in share) < 2e-3:
+            continue  # too near for a count
+        expected = np.nan if max(share) < cover else float(np.argmax(share))
         np.testing.assert_equal(float(got[k]), expected)
 
 

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from biossl.batch import Batch, Encoded
 from biossl.config import build
 from biossl.errors import RequestError
-from biossl.models.group_heads import PoolingHead, PoolingHeadConfig, SequenceHeadConfig
 from biossl.models.task_heads import (
     AttentionHead,
     AttentionHeadConfig,
@@ -87,10 +85,8 @@ def test_shapes_and_names_of_the_table() -> None:
     e = encoded()
     expected = {"linear": (4, 5), "mlp": (4, 5), "attention": (4, 5), "dense": (4, 3, 5, 60), "dense joint": (4, 5, 60)}
     assert {name: tuple(made(name)(e).shape) for name in WINDOW_HEADS} == expected
-    for name in ("linear", "attention", "mlp", "dense"):
+    for name in ("linear", "attention", "mlp", "dense", "sequence", "pooling"):
         assert config_class("head", name, where="r.yaml")().build(encoder(), 2) is not None
-    for name in ("sequence", "pooling"):
-        assert config_class("group_head", name, where="r.yaml")().build(16, 2) is not None
 
 
 def test_a_dense_head_serves_any_channels_and_each_alone() -> None:
@@ -158,71 +154,8 @@ def test_settings_without_meaning_are_one_line() -> None:
         (MLPHeadConfig, {"layers": 0}, "hidden and layers must be at least 1"),
         (DenseHeadConfig, {"kernel": 4}, "kernel odd"),
         (AttentionHeadConfig, {"dropout": 1.0}, "dropout must be in"),
-        (SequenceHeadConfig, {"dim": 10}, "multiple of 4"),
     ]:
         with pytest.raises(RequestError, match=text):
             build(cls, settings, where="recipe", prefix="head.")
     with pytest.raises(RequestError, match="does not divide"):
         AttentionHeadConfig(heads=3).build(encoder(), 2)
-
-
-GROUP_HEADS = {
-    "transformer": SequenceHeadConfig("transformer", dim=8, depth=2, heads=2),
-    "gru": SequenceHeadConfig("gru", dim=8, depth=2, heads=2),
-    "mean": PoolingHeadConfig("mean"),
-    "attention": PoolingHeadConfig("attention", hidden=4),
-}
-
-
-def group(name: str) -> tuple[Any, Tensor, Tensor]:
-    torch.manual_seed(2)
-    head = GROUP_HEADS[name].build(6, 3).eval()
-    with torch.no_grad():
-        for p in head.parameters():
-            p.add_(0.3 * torch.randn_like(p))
-    observed = torch.rand(4, 7) < 0.6
-    observed[0], observed[1] = True, False
-    observed[2, 3] = True
-    return head, torch.randn(4, 7, 6), observed
-
-
-@pytest.mark.parametrize("name", GROUP_HEADS)
-def test_windows_that_are_not_there_change_no_output_of_others(name: str) -> None:
-    head, x, observed = group(name)
-    a = head(x, observed)
-    b = head(torch.where(observed[..., None], x, 1e3 * torch.randn_like(x)), observed)
-    assert bool(a.isfinite().all())
-    seen = observed if a.ndim == 3 else torch.ones(4, dtype=torch.bool)
-    torch.testing.assert_close(a[seen], b[seen])
-    torch.testing.assert_close(head(x[2:3], observed[2:3])[0], a[2], rtol=1e-4, atol=1e-5)
-
-
-def test_a_sequence_sees_its_neighbours_on_both_sides_and_their_order() -> None:
-    for name in ("transformer", "gru"):
-        head, x, _ = group(name)
-        whole = torch.ones(4, 7, dtype=torch.bool)
-        a = head(x, whole)
-        for other in (0, 6):
-            moved = x.clone()
-            moved[:, other] += 1
-            assert not torch.allclose(head(moved, whole)[:, 3], a[:, 3], atol=1e-5)
-        assert not torch.allclose(head(x.flip(1), whole).flip(1), a, atol=1e-4)
-
-
-def test_a_gru_over_gaps_is_that_of_the_windows_that_are_there() -> None:
-    head, x, observed = group("gru")
-    there = observed[3].nonzero()[:, 0]
-    alone = head(x[3:4, there], torch.ones(1, len(there), dtype=torch.bool))
-    torch.testing.assert_close(head(x, observed)[3, there], alone[0], rtol=1e-4, atol=1e-5)
-
-
-def test_pooling_weights_are_shares_and_the_mean_is_the_mean() -> None:
-    for name in ("mean", "attention"):
-        head, x, observed = group(name)
-        assert isinstance(head, PoolingHead)
-        w = head.weights(x, observed)
-        torch.testing.assert_close(w.sum(1), observed.any(1).float())
-        assert bool((w[~observed] == 0).all())
-    head, x, observed = group("mean")
-    z = head.norm(x)[3][observed[3]].mean(0)
-    torch.testing.assert_close(head(x, observed)[3], head.out(z))

@@ -16,7 +16,7 @@ from biossl.batch import Batch
 from biossl.errors import DataError
 from biossl.objectives.base import SamplePlan
 from biossl.training.data import MicroBatches, RawBatch, Source, make_loader, make_order, make_sources
-from biossl.training.sampling import SubjectPartners, SubjectRows, WeightedRows, motion
+from biossl.training.sampling import StretchRows, SubjectPartners, SubjectRows, WeightedRows, motion
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +200,25 @@ def test_several_corpora_keep_their_own_orders(sources: list[Source], tmp_path: 
         seen.add(raw.source)
         assert len(batch.subject.unique()) == 2 and torch.equal(batch.paired["window"].subject, batch.subject)
     assert seen == {0, 1}
+
+
+@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=5), length=st.integers(2, 6), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_stretches_follow_each_other_in_one_recording_around_every_anchor(sizes: list[int], length: int, seed: int) -> None:
+    rows = np.random.default_rng(seed).permutation(sum(sizes))
+    recordings = np.split(rows, np.cumsum(sizes)[:-1])
+    anchor = np.zeros(len(rows), bool)
+    anchor[rows[:: max(1, len(rows) // 3)]] = True
+    sampler = StretchRows(recordings, anchor, batch_size=2 * length, length=length, seed=seed, corpus=0)
+    covered = np.zeros(len(rows), bool)
+    for step in range(anchor.sum()):
+        drawn = sampler.rows(step)
+        assert np.array_equal(drawn, sampler.rows(step))
+        for stretch in drawn.reshape(2, length):
+            run = next(r for r in recordings if stretch[0] in r)
+            own = stretch[np.r_[True, stretch[1:] != stretch[:-1]]]  # a short recording ends in repeats
+            at = int(np.flatnonzero(run == own[0])[0])
+            assert np.array_equal(run[at : at + len(own)], own) and len(own) == min(length, len(run))
+            assert anchor[own].any()
+        covered[drawn] = True
+    assert covered[anchor].all()
