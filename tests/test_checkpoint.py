@@ -173,7 +173,7 @@ QKV = "blocks.0.attn.qkv.weight"
         (
             lambda f: edit_yaml(f, "n_samples: 100", "n_samples: 10000000000"),
             DataError,
-            "n_samples 10000000000 and patch_s 0.2 make",
+            "n_samples 10000000000 makes",
         ),
         (lambda f: edit_yaml(f, "norm: ", "norm: about "), DataError, "key 'fingerprint' is damaged"),
         (lambda f: edit_yaml(f, "seen:", "seen_by:"), DataError, "key 'seen' is missing"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from biossl import protocol
@@ -111,6 +112,12 @@ def finetune(
     subjects = corpus.index["subject"].to_numpy().astype(str)
     check_learnable(corpus, task, train, name)
     chosen, why = choose_mode(len(np.unique(subjects[train])), len(train)) if mode == "auto" else (mode, "asked for")
+    if chosen == "lowrank" and not any(isinstance(m, torch.nn.Linear) for m in loaded.modules()):
+        if mode == "lowrank":
+            raise RequestError(
+                f"--mode lowrank: this encoder, a {loaded.architecture}, has no linear layer to adapt; take full or frozen"
+            )
+        chosen, why = "full", f"{why}, but a {loaded.architecture} has no linear layer to adapt: all weights are tuned"
     if self_training and task.kind not in ("multiclass", "binary"):
         raise RequestError(f"self-training needs classes to be sure of; '{task.label}' is {task.kind}; leave it out")
     case = Case(

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.lowrank import LowRankConfig, add_adapters, draw_active, merged, set_ranks
 from biossl.models.task_heads import TaskHead
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives import losses_supervised as losses
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 
@@ -145,7 +145,7 @@ class Supervised(Objective):
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
         Pretrained or not; in mode ``lowrank`` adapters are put into it.
     head : TaskHead
     config : SupervisedConfig
@@ -156,7 +156,7 @@ class Supervised(Objective):
 
     def __init__(
         self,
-        encoder: TransformerEncoder,
+        encoder: Encoder,
         head: TaskHead,
         config: SupervisedConfig,
         *,
@@ -164,7 +164,7 @@ class Supervised(Objective):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.encoder: TransformerEncoder = encoder
+        self.encoder: Encoder = encoder
         self.head, self.config, self.augment = head, config, augment
         self.needs = SamplePlan(in_batch=config.kind == "survival")
         self.weight: Tensor | None
