@@ -167,7 +167,7 @@ QKV = "blocks.0.attn.qkv.weight"
         (
             lambda f: edit_yaml(f, "dim: 16", "dim: 1600000000"),
             DataError,
-            "dim 1600000000 and depth 2 do not fit the stored weights",
+            "width 1600000000 and depth 2 do not fit the stored weights",
         ),
         (lambda f: edit_yaml(f, "depth: 2", "depth: 100000"), DataError, "depth 100000 do not fit the stored weights"),
         (

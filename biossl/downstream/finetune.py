@@ -36,6 +36,7 @@ from biossl.training.state import note
 
 Array = NDArray[Any]
 FEW_SUBJECTS, FEW_WINDOWS = 3, 200  # below either the encoder is left as it is
+DENSE_HEADS = ("dense", "unet")  # of every sample
 SOME_SUBJECTS, SOME_WINDOWS = 8, 1000  # below either it is tuned with few parameters
 
 
@@ -233,9 +234,10 @@ def _split(corpus: Corpus, split: str | None) -> tuple[str, list[str]]:
 
 def _head(head: str | Part, task: Task) -> Part:
     part = Part(head, config_class("head", head, where="--head")()) if isinstance(head, str) else head
-    if (part.name == "dense") != (task.kind == "dense"):
+    if (part.name in DENSE_HEADS) != (task.kind == "dense"):
         raise RequestError(
-            f"--head {part.name}: label '{task.label}' is {task.kind}; head dense is for dense labels, and they need it"
+            f"--head {part.name}: label '{task.label}' is {task.kind}; heads {' and '.join(DENSE_HEADS)} are for dense labels, and "
+            "they need one of them"
         )
     return Part(part.name, replace(part.config, ordinal=True)) if task.kind == "ordinal" else part
 

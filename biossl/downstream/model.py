@@ -153,7 +153,7 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs before softmax or sigmoid."""
-        out: Tensor = self.head(self.encoder.encode(self.encoder.tokenize(batch)))
+        out: Tensor = self.head(self.encoder.encode(self.encoder.tokenize(batch), layers=self.head.layers))
         return out
 
     @torch.no_grad()
@@ -163,7 +163,7 @@ class Model(nn.Module):
         Features of a window in which nothing was observed are NaN.
         """
         self.eval()
-        encoded = self.encoder.encode(self.encoder.tokenize(batch.to(self.encoder.device)))
+        encoded = self.encoder.encode(self.encoder.tokenize(batch.to(self.encoder.device)), layers=self.head.layers)
         return predictions(self.head(encoded).float(), self.kind, self.scale), pool_tokens(encoded, "mean").float()
 
 

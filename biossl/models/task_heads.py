@@ -21,7 +21,12 @@ from biossl.models.encoder import Encoder, pool_parts, pool_tokens
 
 
 class TaskHead(nn.Module):
-    """From :class:`~biossl.batch.Encoded` to outputs (B, n_outputs), or (B, C or nothing, n_outputs, T) of a dense head."""
+    """From :class:`~biossl.batch.Encoded` to outputs (B, n_outputs), or (B, C or nothing, n_outputs, T) of a dense head.
+
+    ``layers`` are the encoder's blocks whose outputs it reads in ``hidden``.
+    """
+
+    layers: tuple[int, ...] = ()
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Outputs before softmax or sigmoid."""

@@ -187,7 +187,7 @@ class Supervised(Objective):
     def outputs(self, batch: Batch) -> Tensor:
         """The head's outputs for a batch."""
         with torch.no_grad() if self.config.mode == "frozen" else nullcontext():
-            encoded = self.encoder.encode(self.encoder.tokenize(batch))
+            encoded = self.encoder.encode(self.encoder.tokenize(batch), layers=self.head.layers)
         found: Tensor = self.head(encoded)
         return found
 

@@ -86,6 +86,7 @@ CONFIGS: dict[str, dict[str, str]] = {
         "attention": "biossl.models.task_heads:AttentionHeadConfig",
         "mlp": "biossl.models.task_heads:MLPHeadConfig",
         "dense": "biossl.models.task_heads:DenseHeadConfig",
+        "unet": "biossl.models.dense_heads:UNetHeadConfig",
     },
     "group_head": {
         "sequence": "biossl.models.group_heads:SequenceHeadConfig",
