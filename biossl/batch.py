@@ -117,7 +117,8 @@ class Encoded:
 
     ``x`` (B, N or K, D) after the final norm; ``registers`` (B, R, D); ``hidden`` the requested block outputs, each
     (B, N or K, D), before the final norm; ``observed`` (B, N or K) which tokens count when pooling; ``grid`` as in
-    Tokens, for the tokens that were kept.
+    Tokens, for the tokens that were kept. Where blocks differ in their number of tokens, ``hidden_observed`` is ``observed`` of each
+    of ``hidden``; where a head needs what went in, ``tokens`` is that.
     """
 
     x: Tensor
@@ -125,3 +126,5 @@ class Encoded:
     observed: Tensor
     hidden: tuple[Tensor, ...] = ()
     grid: tuple[int, int] | None = None
+    hidden_observed: tuple[Tensor, ...] = ()
+    tokens: Tokens | None = None

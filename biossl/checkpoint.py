@@ -26,7 +26,8 @@ from biossl.atomic import atomic_folder
 from biossl.batch import Batch
 from biossl.config import build, dump_yaml, load_yaml, to_plain
 from biossl.errors import DataError, RequestError
-from biossl.models.transformer import EncoderConfig, TransformerEncoder
+from biossl.models.encoder import Encoder, EncoderSettings
+from biossl.recipe.tables import ENCODERS, config_class, resolve
 from biossl.signal import InputSpec
 
 FILES = ("weights.safetensors", "encoder.yaml", "recipe.yaml", "README.md")
@@ -47,7 +48,7 @@ class Match(NamedTuple):
 
 
 def save_encoder(
-    encoder: TransformerEncoder,
+    encoder: Encoder,
     folder: str | Path,
     *,
     recipe: Any = None,
@@ -60,7 +61,7 @@ def save_encoder(
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
     folder : path
     recipe : dict or dataclass, optional
         The resolved recipe; kept as ``recipe.yaml``.
@@ -99,7 +100,7 @@ def save_encoder(
         save_file(tensors, part / "weights.safetensors", metadata={"format": "pt"})
         about = {
             "format": FORMAT,
-            "architecture": "transformer",
+            "architecture": encoder.architecture,
             "biossl": __version__,
             "config": to_plain(encoder.config),
             "spec": encoder.spec.to_dict(),
@@ -116,11 +117,11 @@ def save_encoder(
         _write(part / "encoder.yaml", dump_yaml(about))
         text = dump_yaml(recipe) if recipe else "# These weights were not trained by a recipe of biossl.\n{}\n"
         _write(part / "recipe.yaml", text)
-        _write(part / "README.md", model_card(about, folder.name))
+        _write(part / "README.md", model_card(about, folder.name, encoder.config.describe()))
     return folder
 
 
-def load_encoder(folder: str | Path, *, spec: InputSpec | None = None, adapt: bool = False) -> TransformerEncoder:
+def load_encoder(folder: str | Path, *, spec: InputSpec | None = None, adapt: bool = False) -> Encoder:
     """Read an encoder folder, strictly.
 
     Parameters
@@ -134,7 +135,7 @@ def load_encoder(folder: str | Path, *, spec: InputSpec | None = None, adapt: bo
 
     Returns
     -------
-    TransformerEncoder
+    Encoder
         On the CPU, float32, evaluation mode. ``encoder.info`` holds ``path``, ``hash`` (SHA-256 of the weights), ``seen``
         (with ``subjects`` as a list), ``numbers``, ``provenance``, ``recipe``.
 
@@ -155,12 +156,12 @@ def load_encoder(folder: str | Path, *, spec: InputSpec | None = None, adapt: bo
     """
     path = find_encoder(folder)
     about = read_about(path)
-    config = build(EncoderConfig, about["config"], where=f"{path / 'encoder.yaml'} config")
+    config = build_config(about, where=f"{path / 'encoder.yaml'} config")
     shapes = _weight_shapes(path)
     try:
         spec_there = InputSpec.from_dict(about["spec"])
         _require_plausible(path, config, spec_there, shapes)
-        encoder = empty_encoder(spec_there, config)
+        encoder = empty_encoder(about["architecture"], spec_there, config)
     except (TypeError, ValueError, KeyError, ArithmeticError, RequestError) as error:
         raise DataError(f"{path / 'encoder.yaml'}: key 'spec' or 'config' is damaged ({error}); copy the folder again") from None
     encoder.load_state_dict(_read_weights(path, encoder, about, shapes), assign=True)
@@ -179,10 +180,17 @@ def load_encoder(folder: str | Path, *, spec: InputSpec | None = None, adapt: bo
     return encoder.eval()
 
 
-def empty_encoder(spec: InputSpec, config: EncoderConfig) -> TransformerEncoder:
+def build_config(about: Mapping[str, Any], *, where: str) -> EncoderSettings:
+    """The settings of the encoder that ``architecture`` and ``config`` describe."""
+    config: EncoderSettings = build(config_class("model", about["architecture"], where=where), about["config"], where=where)
+    return config
+
+
+def empty_encoder(architecture: str, spec: InputSpec, config: EncoderSettings) -> Encoder:
     """An encoder whose weights are still to be assigned: no memory, no random numbers drawn."""
     with torch.device("meta"):
-        return TransformerEncoder(spec, config)
+        encoder: Encoder = resolve(ENCODERS[architecture])(spec, config)
+        return encoder
 
 
 def find_encoder(folder: str | Path) -> Path:
@@ -215,9 +223,10 @@ def read_about(path: Path) -> dict[str, Any]:
     """``encoder.yaml`` as plain values, with ``seen.subjects`` as a list; DataError when a section is absent."""
     file = path / "encoder.yaml"
     about = load_yaml(file)
-    if about.get("format") != FORMAT or about.get("architecture") != "transformer":
+    about.setdefault("architecture", "transformer")  # what a folder that does not say it holds
+    if about.get("format") != FORMAT or str(about["architecture"]) not in ENCODERS:
         raise DataError(
-            f"{file}: format {about.get('format')} of architecture {about.get('architecture')} is not read by "
+            f"{file}: format {about.get('format')} of architecture {about['architecture']} is not read by "
             f"biossl {__version__}; install the version that wrote it ({about.get('biossl', 'unknown')})"
         )
     for key in ("config", "spec", "weights", "fingerprint", "seen"):
@@ -306,7 +315,7 @@ def fingerprint_input(spec: InputSpec) -> Tensor:
     return torch.from_numpy(np.stack(rows).astype(np.float32))[None]
 
 
-def fingerprint(encoder: TransformerEncoder) -> dict[str, Any]:
+def fingerprint(encoder: Encoder) -> dict[str, Any]:
     """What the encoder (on the CPU, float32) makes of :func:`fingerprint_input`: norm and evenly spaced values."""
     with torch.autocast("cpu", enabled=False):
         value = encoder.embed(Batch(fingerprint_input(encoder.spec), encoder.spec.ch_names, encoder.spec.sfreq))[0].double()
@@ -346,21 +355,19 @@ def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise DataError(f"{file}: not a whole safetensors file ({error}); {_REMEDY}") from None
 
 
-def _require_plausible(path: Path, config: EncoderConfig, spec: InputSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _require_plausible(path: Path, config: EncoderSettings, spec: InputSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """DataError before anything of a size that only ``encoder.yaml`` states is made."""
     file = path / "encoder.yaml"
     widest = max((n for shape in shapes.values() for n in shape), default=0)
-    if config.dim > widest or config.depth > len(shapes):
-        raise DataError(f"{file}: dim {config.dim} and depth {config.depth} do not fit the stored weights; copy the folder again")
-    tokens = len(spec.ch_names) * spec.n_samples / max(1.0, config.patch_s * spec.sfreq)
-    if tokens * config.dim > _MAX_VALUES:
-        raise DataError(
-            f"{file}: n_samples {spec.n_samples} and patch_s {config.patch_s:g} make {tokens:.3g} tokens; mend the key"
-        )
+    dim, depth, values = config.size(spec)
+    if dim > widest or depth > len(shapes):
+        raise DataError(f"{file}: width {dim} and depth {depth} do not fit the stored weights; copy the folder again")
+    if values > _MAX_VALUES:
+        raise DataError(f"{file}: n_samples {spec.n_samples} makes {values:.3g} numbers of one window; mend the key")
 
 
 def _read_weights(
-    path: Path, encoder: TransformerEncoder, about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]
+    path: Path, encoder: Encoder, about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
     file = path / "weights.safetensors"
     require_tensors(str(file), {k: tuple(v.shape) for k, v in encoder.state_dict().items()}, shapes, _REMEDY)
@@ -369,8 +376,8 @@ def _read_weights(
     return load_file(file)
 
 
-def model_card(about: Mapping[str, Any], name: str) -> str:
-    """Text of the folder's ``README.md``."""
+def model_card(about: Mapping[str, Any], name: str, network: str) -> str:
+    """Text of the folder's ``README.md``; ``network`` says what the encoder is."""
     spec, seen, config = about["spec"], about["seen"], about["config"]
     corpora = [
         "- " + ", ".join(f"{k} {v}" for k, v in c.items()) if isinstance(c, dict) else f"- {c}" for c in seen.get("corpora", [])
@@ -392,8 +399,7 @@ def model_card(about: Mapping[str, Any], name: str) -> str:
         "",
         "## Architecture",
         "",
-        f"Transformer, width {config['dim']}, depth {config['depth']}, {config['heads']} heads, patches of {config['patch_s']:g} s "
-        f"({config['tokenizer']}), attention {config['attention']}, {about['weights']['parameters']:,} parameters.",
+        f"{network}, {about['weights']['parameters']:,} parameters.",
         "",
         "## Data seen in training",
         "",

@@ -29,7 +29,7 @@ from biossl.corpus.card import Card, load_card
 from biossl.corpus.privacy import private_fault
 from biossl.errors import BiosslError, DataError, RecordError, RequestError
 from biossl.inference import embed_rows, embed_windows, pick_device, require_modality, windows_of_file
-from biossl.models.transformer import TransformerEncoder, pool_parts
+from biossl.models.encoder import Encoder, pool_parts
 from biossl.progress import Progress, track
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _corpus_pieces(folder: Path, corpus: Corpus, parts: Path, pool: str, adapt: 
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: str, corpus: str) -> tuple[TransformerEncoder, Corpus]:
+def _opened(folder: str, corpus: str) -> tuple[Encoder, Corpus]:
     """Encoder and corpus of this process."""
     return load_encoder(folder).to(pick_device()), Corpus.open(corpus)
 
@@ -223,7 +223,7 @@ def _keys(corpus: Corpus) -> pd.DataFrame:
 
 
 def file_pieces(
-    encoder: TransformerEncoder, files: list[Path], compute: Callable[[Array, Sequence[str], Array], Array], unreadable: list[str],
+    encoder: Encoder, files: list[Path], compute: Callable[[Array, Sequence[str], Array], Array], unreadable: list[str],
     told: list[str], screen: list[str], *, card: Card | None, adapt: bool, keep_names: bool, verb: str = "embed",
 ) -> Iterator[tuple[pd.DataFrame, Array]]:  # fmt: skip
     """Keys of each file's windows, and what is computed of them.
@@ -267,7 +267,7 @@ def _unnamed(error: BiosslError, file: Path, record: str, modality: str) -> str:
     return f"{record}: {private_fault(error.code, modality)}"
 
 
-def _observed(file: Path, cut: Cut, encoder: TransformerEncoder, told: list[str], shown: str) -> tuple[str, ...]:
+def _observed(file: Path, cut: Cut, encoder: Encoder, told: list[str], shown: str) -> tuple[str, ...]:
     """Channels of the encoder that a file has, as with a corpus that lacks some; a note names the others."""
     there = np.isfinite(cut.data).any(axis=(0, 2))
     absent = " ".join(n for n, has in zip(encoder.spec.ch_names, there, strict=True) if not has)

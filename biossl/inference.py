@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from biossl.batch import Batch
+from biossl.batch import Batch, Encoded
 from biossl.checkpoint import Match, require_match
 from biossl.corpus import Corpus
 from biossl.errors import RecordError, RequestError
-from biossl.models.transformer import Encoded, TransformerEncoder, pool_parts, pool_tokens
+from biossl.models.encoder import Encoder, pool_parts, pool_tokens
 from biossl.progress import Progress
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def make_batch(x: Array, channels: Sequence[str], sfreq: float, device: torch.de
 
 @torch.no_grad()
 def embed_windows(
-    encoder: TransformerEncoder,
+    encoder: Encoder,
     x: Array,
     channels: Sequence[str],
     sfreq: float,
@@ -67,7 +67,7 @@ def embed_windows(
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
         Used as it is, on its device.
     x : ndarray, float32, shape (n, C, T)
         Canonical units, NaN = not observed.
@@ -93,13 +93,14 @@ def embed_windows(
             continue
         encoder.eval()
         encoded = encoder.encode(encoder.tokenize(batch), layers=layers)
-        each = [pool_tokens(Encoded(h, encoded.registers, encoded.observed), pool) for h in encoded.hidden]
+        seen = encoded.hidden_observed or (encoded.observed,) * len(layers)
+        each = [pool_tokens(Encoded(h, encoded.registers, o), pool) for h, o in zip(encoded.hidden, seen, strict=True)]
         out.append(torch.stack(each, dim=1).float().cpu())
     return torch.cat(out).numpy()
 
 
 def embed_corpus(
-    encoder: TransformerEncoder,
+    encoder: Encoder,
     corpus: Corpus,
     rows: Any = None,
     *,
@@ -112,7 +113,7 @@ def embed_corpus(
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
     corpus : Corpus
     rows : sequence of int, optional
         Rows of the index; all by default.
@@ -137,7 +138,7 @@ def embed_corpus(
     rows = np.arange(len(corpus)) if rows is None else np.asarray(rows, np.int64)
     match = require_match(encoder.spec, corpus.spec, adapt=adapt)
     encoder = encoder.to(pick_device())
-    width = encoder.dim * len(pool_parts(pool))
+    width = layer_width(encoder, layers) * len(pool_parts(pool))
     out = np.empty((len(rows), len(layers), width) if layers else (len(rows), width), np.float32)
     with Progress(len(rows), desc, "windows") as bar:
         for i in range(0, len(rows), BLOCK_ROWS):
@@ -147,9 +148,18 @@ def embed_corpus(
     return out
 
 
-def embed_rows(
-    encoder: TransformerEncoder, corpus: Corpus, rows: Array, match: Match, *, pool: str, layers: Sequence[int] = ()
-) -> Array:
+def layer_width(encoder: Encoder, layers: Sequence[int]) -> int:
+    """Width of the outputs of blocks, of the encoder's own where none is named; RequestError where they differ."""
+    widths = {encoder.layer_dims[n] for n in layers} or {encoder.dim}
+    if len(widths) > 1:
+        raise RequestError(
+            f"--layers: blocks of this encoder are {', '.join(map(str, encoder.layer_dims))} wide, and those of one call must be "
+            "equally wide; take one at a time"
+        )
+    return widths.pop()
+
+
+def embed_rows(encoder: Encoder, corpus: Corpus, rows: Array, match: Match, *, pool: str, layers: Sequence[int] = ()) -> Array:
     """Features of one block of corpus rows, with the channels ``match`` names."""
     x = corpus.signal(rows)
     if match.rows != tuple(range(x.shape[1])):

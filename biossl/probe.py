@@ -11,7 +11,7 @@ import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,10 +24,10 @@ from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus, seen
 from biossl.corpus.splits import default_split, with_fold
 from biossl.errors import DataError, RequestError
-from biossl.inference import embed_corpus
+from biossl.inference import embed_corpus, layer_width
 from biossl.judging import PRETRAINED, Model, Rows, cross_validate, held_out, in_threads
 from biossl.ledger import openings, record_opening
-from biossl.models.transformer import TransformerEncoder, pool_parts
+from biossl.models.encoder import Encoder, pool_parts
 from biossl.protocol import Target
 
 Array = NDArray[Any]
@@ -115,8 +115,9 @@ def probe(
     _check_request(part, labels_fraction, n_subjects)
     if seed < 0:
         raise RequestError(f"--seed {seed}: give 0 or more")
-    if layers is not None and layers != "all":
-        _check_layers([int(n) for n in layers], len(encoder.blocks))
+    if layers is not None:
+        wanted = _check_layers(layers, len(encoder.blocks))
+        layer_width(encoder, wanted)
     match = require_match(encoder.spec, corpus.spec, adapt=adapt)
     chosen = ""
     if split is None:
@@ -219,10 +220,12 @@ def _check_request(part: str, labels_fraction: float | None, n_subjects: int | N
         raise RequestError(f"--labels-fraction {labels_fraction:g}: give a share above 0 and up to 1, e.g. 0.1")
 
 
-def _check_layers(layers: list[int], depth: int) -> None:
-    wrong = [n for n in layers if not 0 <= n < depth]
+def _check_layers(layers: Sequence[int] | str, depth: int) -> list[int]:
+    wanted = list(range(depth)) if layers == "all" else [int(n) for n in layers]
+    wrong = [n for n in wanted if not 0 <= n < depth]
     if wrong:
         raise RequestError(f"--layers {wrong[0]}: the encoder has blocks 0 to {depth - 1}")
+    return wanted
 
 
 def labelled_rows(corpus: Corpus, label: str, split: str | None) -> tuple[Rows, list[str]]:
@@ -318,7 +321,7 @@ def _draws(rows: Rows, train: Array, fraction: float | None, n_subjects: int | N
 
 
 def _models(
-    encoder: TransformerEncoder, corpus: Corpus, rows: Rows, used: Array, pool: str, *, baselines: bool, adapt: bool, seed: int
+    encoder: Encoder, corpus: Corpus, rows: Rows, used: Array, pool: str, *, baselines: bool, adapt: bool, seed: int
 ) -> list[Model]:
     """Features of the rows used, in arrays aligned to all rows (the others stay NaN)."""
     index = rows.index[used]
@@ -343,11 +346,12 @@ def _models(
     return models
 
 
-def random_encoder(encoder: TransformerEncoder, seed: int) -> TransformerEncoder:
+def random_encoder(encoder: Encoder, seed: int) -> Encoder:
     """The same architecture with freshly drawn weights; torch's own random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return type(encoder)(encoder.spec, encoder.config).eval()
+        twin: Encoder = cast(Any, type(encoder))(encoder.spec, encoder.config)
+        return twin.eval()
 
 
 def age_and_sex(corpus: Corpus) -> Array | None:
@@ -371,11 +375,11 @@ def age_and_sex(corpus: Corpus) -> Array | None:
 
 
 def _layers(
-    encoder: TransformerEncoder, corpus: Corpus, rows: Rows, train: Array, judged: Array, pool: str,
+    encoder: Encoder, corpus: Corpus, rows: Rows, train: Array, judged: Array, pool: str,
     layers: Sequence[int] | str, adapt: bool, seed: int, cross: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Linear probe of each block's output; ``inner`` is the score inside training by which a layer may be chosen."""
-    wanted = list(range(len(encoder.blocks))) if layers == "all" else [int(n) for n in layers]
+    wanted = _check_layers(layers, len(encoder.blocks))
     used = np.union1d(train, judged)
     features = embed_corpus(encoder, corpus, rows.index[used], pool=pool, layers=wanted, adapt=adapt, desc="layers")
     to_train, to_judged = np.searchsorted(used, train), np.searchsorted(used, judged)

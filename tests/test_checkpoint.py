@@ -167,13 +167,13 @@ QKV = "blocks.0.attn.qkv.weight"
         (
             lambda f: edit_yaml(f, "dim: 16", "dim: 1600000000"),
             DataError,
-            "dim 1600000000 and depth 2 do not fit the stored weights",
+            "width 1600000000 and depth 2 do not fit the stored weights",
         ),
         (lambda f: edit_yaml(f, "depth: 2", "depth: 100000"), DataError, "depth 100000 do not fit the stored weights"),
         (
             lambda f: edit_yaml(f, "n_samples: 100", "n_samples: 10000000000"),
             DataError,
-            "n_samples 10000000000 and patch_s 0.2 make",
+            "n_samples 10000000000 makes",
         ),
         (lambda f: edit_yaml(f, "norm: ", "norm: about "), DataError, "key 'fingerprint' is damaged"),
         (lambda f: edit_yaml(f, "seen:", "seen_by:"), DataError, "key 'seen' is missing"),

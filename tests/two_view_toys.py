@@ -14,7 +14,8 @@ from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.corpus import Corpus
 from biossl.keys import Keys
-from biossl.models.transformer import EncoderConfig, TransformerEncoder, pool_tokens
+from biossl.models.encoder import pool_tokens
+from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.objectives.byol import BYOL, BYOLConfig
 from biossl.objectives.clustering import DINO, DINOConfig, SwAV, SwAVConfig
 from biossl.objectives.moco import MoCo, MoCoConfig

@@ -34,7 +34,7 @@ from biossl.compare.plan import ALL, Fold, Setting, draw, pairs
 from biossl.corpus import Corpus
 from biossl.inference import embed_corpus
 from biossl.judging import Rows, in_threads
-from biossl.models.transformer import TransformerEncoder
+from biossl.models.encoder import Encoder
 from biossl.probe import HAND, RANDOM
 from biossl.recipe.schema import Recipe
 from biossl.recipe.tables import build_encoder
@@ -186,7 +186,7 @@ def mine(job: Job, common: Common, setting: Setting) -> list[Array]:
     return [draws[d] for place, d in pairs(len(draws), common.seeds) if place == job.place]
 
 
-def encoder_of(job: Job, common: Common) -> tuple[TransformerEncoder, dict[str, Any]]:
+def encoder_of(job: Job, common: Common) -> tuple[Encoder, dict[str, Any]]:
     """The pretrained encoder (trained now, gone on with, or found finished), or one with random weights."""
     if job.recipe is None:
         return build_encoder(dataclasses.replace(common.template, seed=job.seed), common.seen(job.fold).spec).eval(), {}

@@ -35,7 +35,7 @@ from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
 from biossl.errors import DataError, RequestError
 from biossl.ledger import FILE, commit, openings, record_opening
-from biossl.models.transformer import pool_parts
+from biossl.models.encoder import pool_parts
 from biossl.probe import count_rows
 from biossl.recipe.limits import check_limits
 from biossl.recipe.plan import refuse_breaking

@@ -18,8 +18,8 @@ from biossl.batch import Batch
 from biossl.corpus import Corpus
 from biossl.inference import batch_rows, make_batch, pick_device
 from biossl.keys import hash_ints
+from biossl.models.encoder import Encoder, pool_parts
 from biossl.models.task_heads import pool_observed
-from biossl.models.transformer import TransformerEncoder, pool_parts
 from biossl.objectives.supervised import predictions, supervised_loss
 from biossl.protocol import Target
 from biossl.schedules import warmup_cosine
@@ -32,7 +32,7 @@ BATCH, LR, WEIGHT_DECAY, CLIP = 64, 1e-3, 0.05, 1.0
 class Network(nn.Module):
     """Encoder, pooling as in the probes, norm, one linear layer: windows to class scores (B, K) or values (B, 1)."""
 
-    def __init__(self, encoder: TransformerEncoder, pool: str, n_outputs: int) -> None:
+    def __init__(self, encoder: Encoder, pool: str, n_outputs: int) -> None:
         super().__init__()
         self.encoder, self.pool = encoder, pool
         width = encoder.dim * len(pool_parts(pool))
@@ -56,13 +56,13 @@ def n_steps(n_rows: int) -> int:
 
 
 def train_and_predict(
-    encoder: TransformerEncoder, corpus: Corpus, rows: Array, target: Target, judged: Array, *, pool: str, seed: int
+    encoder: Encoder, corpus: Corpus, rows: Array, target: Target, judged: Array, *, pool: str, seed: int
 ) -> tuple[Array, Network, tuple[float, float]]:
     """Train a network on a few rows and predict others.
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
         Freshly initialised; it is trained in place.
     corpus : Corpus
         With the encoder's channels (:class:`~biossl.compare.corrupt.Seen`).
@@ -132,6 +132,6 @@ def predict(network: Network, corpus: Corpus, rows: Array, kind: str, scale: tup
     return np.concatenate(out)
 
 
-def read(encoder: TransformerEncoder, corpus: Corpus, rows: Array) -> Batch:
+def read(encoder: Encoder, corpus: Corpus, rows: Array) -> Batch:
     """The windows of some rows, on the encoder's device; NaN became ``observed = False``."""
-    return make_batch(corpus.signal(rows), corpus.spec.ch_names, corpus.spec.sfreq, encoder.position.device)
+    return make_batch(corpus.signal(rows), corpus.spec.ch_names, corpus.spec.sfreq, encoder.device)

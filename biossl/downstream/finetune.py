@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from biossl import protocol
@@ -35,6 +36,7 @@ from biossl.training.state import note
 
 Array = NDArray[Any]
 FEW_SUBJECTS, FEW_WINDOWS = 3, 200  # below either the encoder is left as it is
+DENSE_HEADS = ("dense", "unet")  # of every sample
 SOME_SUBJECTS, SOME_WINDOWS = 8, 1000  # below either it is tuned with few parameters
 
 
@@ -111,6 +113,12 @@ def finetune(
     subjects = corpus.index["subject"].to_numpy().astype(str)
     check_learnable(corpus, task, train, name)
     chosen, why = choose_mode(len(np.unique(subjects[train])), len(train)) if mode == "auto" else (mode, "asked for")
+    if chosen == "lowrank" and not any(isinstance(m, torch.nn.Linear) for m in loaded.modules()):
+        if mode == "lowrank":
+            raise RequestError(
+                f"--mode lowrank: this encoder, a {loaded.architecture}, has no linear layer to adapt; take full or frozen"
+            )
+        chosen, why = "full", f"{why}, but a {loaded.architecture} has no linear layer to adapt: all weights are tuned"
     if self_training and task.kind not in ("multiclass", "binary"):
         raise RequestError(f"self-training needs classes to be sure of; '{task.label}' is {task.kind}; leave it out")
     case = Case(
@@ -226,9 +234,10 @@ def _split(corpus: Corpus, split: str | None) -> tuple[str, list[str]]:
 
 def _head(head: str | Part, task: Task) -> Part:
     part = Part(head, config_class("head", head, where="--head")()) if isinstance(head, str) else head
-    if (part.name == "dense") != (task.kind == "dense"):
+    if (part.name in DENSE_HEADS) != (task.kind == "dense"):
         raise RequestError(
-            f"--head {part.name}: label '{task.label}' is {task.kind}; head dense is for dense labels, and they need it"
+            f"--head {part.name}: label '{task.label}' is {task.kind}; heads {' and '.join(DENSE_HEADS)} are for dense labels, and "
+            "they need one of them"
         )
     return Part(part.name, replace(part.config, ordinal=True)) if task.kind == "ordinal" else part
 

@@ -27,10 +27,10 @@ from biossl.downstream.model import Model, Task, require_sliding
 from biossl.errors import DataError, RequestError
 from biossl.inference import make_batch, pick_device
 from biossl.keys import hash_ints
+from biossl.models.encoder import Encoder
 from biossl.models.group_heads import GroupHead
 from biossl.models.lowrank import LowRankConfig, adapters_of, n_trained
 from biossl.models.task_heads import PooledHead, pool_observed
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.losses_supervised import class_weights, positive_weights
 from biossl.objectives.supervised import Mode, Supervised, SupervisedConfig, n_outputs
 from biossl.progress import Progress
@@ -70,7 +70,7 @@ SETTINGS: dict[str, Setting] = {
 class Case:
     """What every training of one call shares."""
 
-    encoder: TransformerEncoder
+    encoder: Encoder
     corpus: Corpus
     split: str
     task: Task
@@ -108,7 +108,7 @@ def _recipe(case: Case, config: SupervisedConfig, n_rows: int) -> Recipe:
     recipe = Recipe(
         name=f"finetune_{case.task.label}", modality=cast(Any, spec.modality), seed=case.seed,
         data=Data(batch_size=_batch_size(case, n_rows), channels=names),
-        model=Part("transformer", case.encoder.config), objective=Part("supervised", config), augment=case.augment,
+        model=Part(case.encoder.architecture, case.encoder.config), objective=Part("supervised", config), augment=case.augment,
         train=Train(
             steps=case.steps, clip_norm=1.0, schedule=Part("warmup_cosine", WarmupCosine(case.steps // 10)),
             optimizer=Optimizer(
@@ -183,7 +183,7 @@ def batch_of(case: Case, rows: Array) -> Any:
 
 
 @torch.no_grad()
-def _pooled(case: Case, encoder: TransformerEncoder, rows: Array, pool: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _pooled(case: Case, encoder: Encoder, rows: Array, pool: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Pooled features of rows and which of them hold anything: read once, in an order of their own, so that a resumed run has the same."""
     device = pick_device()
     encoder.to(device).eval()
@@ -259,6 +259,6 @@ def model_at(objective: Supervised, run: Path, step: int) -> Model:
     """The model a checkpoint of a training stands for; it shares its modules with the objective, whose weights become those."""
     tensors = load_file(run / "checkpoints" / f"step-{step:08d}" / "state" / "objective.safetensors")
     objective.load_state_dict({k.removeprefix("objective."): v for k, v in tensors.items()})
-    config, encoder = objective.config, cast(TransformerEncoder, objective.export())
+    config, encoder = objective.config, cast(Encoder, objective.export())
     mean, std = config.scale
     return Model(encoder, objective.head, kind=config.kind, classes=tuple(config.classes), scale=(mean, std))

@@ -23,7 +23,7 @@ from torch import nn
 from biossl import __version__, metrics
 from biossl.atomic import atomic_folder
 from biossl.batch import Batch
-from biossl.checkpoint import empty_encoder, refuse_existing, require_match, require_tensors, sha256
+from biossl.checkpoint import build_config, empty_encoder, refuse_existing, require_match, require_tensors, sha256
 from biossl.config import build, dump_yaml, load_yaml, to_plain
 from biossl.corpus import Corpus
 from biossl.corpus.neighbours import recordings
@@ -31,9 +31,9 @@ from biossl.downstream.lock import Lock
 from biossl.downstream.ood import Familiar
 from biossl.errors import DataError, RequestError
 from biossl.inference import batch_rows, make_batch, pick_device
+from biossl.models.encoder import Encoder, pool_tokens
 from biossl.models.group_heads import GroupHead, outputs_of_recording
 from biossl.models.task_heads import TaskHead
-from biossl.models.transformer import EncoderConfig, TransformerEncoder, pool_tokens
 from biossl.objectives.supervised import Kind, n_outputs, predictions
 from biossl.progress import Progress
 from biossl.recipe.schema import Part
@@ -132,7 +132,7 @@ class Model(nn.Module):
 
     Attributes
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
     head : TaskHead
     kind, classes
         Of the task.
@@ -145,10 +145,10 @@ class Model(nn.Module):
     """
 
     def __init__(
-        self, encoder: TransformerEncoder, head: TaskHead, *, kind: Kind, classes: tuple[str, ...], scale: tuple[float, float]
+        self, encoder: Encoder, head: TaskHead, *, kind: Kind, classes: tuple[str, ...], scale: tuple[float, float]
     ) -> None:
         super().__init__()
-        self.encoder: TransformerEncoder = encoder
+        self.encoder: Encoder = encoder
         self.head, self.kind, self.classes, self.scale = head, kind, classes, scale
         self.about: dict[str, Any] = {}
         self.lock = Lock()
@@ -171,7 +171,7 @@ class Model(nn.Module):
         self.eval()
         out, features, windows = [], [], []
         for batch in batches:
-            encoded = self.encoder.encode(self.encoder.tokenize(batch.to(self.encoder.position.device)))
+            encoded = self.encoder.encode(self.encoder.tokenize(batch.to(self.encoder.device)), layers=self.head.layers)
             features.append(pool_tokens(encoded, "mean").float().cpu().numpy())
             if isinstance(self.head, GroupHead):
                 windows.append(self.head.features(encoded))
@@ -238,7 +238,7 @@ def read_rows(
             for i in range(0, len(rows), BLOCK_ROWS):
                 x = corpus.signal(rows[i : i + BLOCK_ROWS])[:, columns]
                 for j in range(0, len(x), size):
-                    yield make_batch(x[j : j + size], names, corpus.spec.sfreq, model.encoder.position.device)
+                    yield make_batch(x[j : j + size], names, corpus.spec.sfreq, model.encoder.device)
                 if bar is not None:
                     bar.update(len(x))
 
@@ -291,7 +291,10 @@ def save_model(model: Model, folder: str | Path, *, head: Part, about: Mapping[s
             "lock": model.lock.to_dict() | {"familiar": sha256(part / FAMILIAR) if model.lock.familiar is not None else None},
             "format": FORMAT, "biossl": __version__, "kind": model.kind, "classes": list(model.classes),
             "scale": [float(v) for v in model.scale], "head": head.to_dict(), "pool": getattr(head.config, "pool", ""),
-            "encoder": {"config": to_plain(model.encoder.config), "spec": model.encoder.spec.to_dict()},
+            "encoder": {
+                "architecture": model.encoder.architecture, "config": to_plain(model.encoder.config),
+                "spec": model.encoder.spec.to_dict(),
+            },
             "weights": {"sha256": sha256(part / "weights.safetensors"), "parameters": sum(t.numel() for t in tensors.values())},
         }  # fmt: skip
         (part / "model.yaml").write_text(dump_yaml(facts | to_plain(dict(about))), encoding="utf-8", newline="\n")
@@ -324,9 +327,9 @@ def load_model(folder: str | Path) -> Model:
     if about.get("format") != FORMAT:
         raise DataError(f"{file}: format {about.get('format')}; this version reads {FORMAT}")
     try:
+        inside = {"architecture": "transformer"} | about["encoder"]
         encoder = empty_encoder(
-            InputSpec.from_dict(about["encoder"]["spec"]),
-            build(EncoderConfig, about["encoder"]["config"], where=f"{file} encoder"),
+            inside["architecture"], InputSpec.from_dict(inside["spec"]), build_config(inside, where=f"{file} encoder")
         )
         settings = dict(about["head"])
         config = config_class("head", settings.pop("name"), where=str(file))

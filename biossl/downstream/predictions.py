@@ -180,7 +180,7 @@ def _of_files(
     if not keep_names:
         told.append("record file-0001 is the first file given, and so on; --keep-names writes the files' names instead")
     model.to(pick_device())
-    device, sfreq = model.encoder.position.device, model.encoder.spec.sfreq
+    device, sfreq = model.encoder.device, model.encoder.spec.sfreq
     size, width = batch_rows(model.encoder), model.encoder.dim
 
     def compute(x: Array, names: Sequence[str], start_s: Array) -> Array:

@@ -7,14 +7,14 @@ position table is recomputed and compared, not stored. Neither predictor nor tar
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from biossl.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from biossl.models.transformer import EncoderConfig
+    from biossl.models.transformer import EncoderConfig, TransformerEncoder
     from biossl.signal import InputSpec
 
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -97,7 +97,7 @@ def import_ecg_jepa(checkpoint: str | Path, out: str | Path, *, overwrite: bool 
     checkpoint, out = Path(checkpoint), Path(out)
     refuse_existing(out, overwrite)
     found, plain = read_pth(checkpoint)
-    encoder = empty_encoder(ecg_jepa_spec(), ecg_jepa_config())
+    encoder = cast("TransformerEncoder", empty_encoder("transformer", ecg_jepa_spec(), ecg_jepa_config()))
     names = {name: published_name(name) for name in encoder.state_dict()}
     expected = {names[k]: tuple(v.shape) for k, v in encoder.state_dict().items()}
     expected["encoder.pos_embed"] = tuple(encoder.position.shape)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from biossl.batch import Encoded
 from biossl.models.attention import make_layout
+from biossl.models.encoder import Encoder, pool_parts
 from biossl.models.positions import sincos_1d
 from biossl.models.task_heads import Standardise, TaskHead, output_layer, pool_observed
-from biossl.models.transformer import TransformerEncoder, init_weights, make_blocks, pool_parts
+from biossl.models.transformer import init_weights, make_blocks
 
 N_TIMING = 4
 _LONGEST = 3.0  # of a log ratio of intervals; e^3 = 20 times as long
@@ -133,7 +134,7 @@ class SequenceHeadConfig:
                 f"dim must be a multiple of 4 and of heads, depth at least 1, not {self.dim}, {self.heads}, {self.depth}"
             )
 
-    def build(self, encoder: TransformerEncoder, n_outputs: int) -> TaskHead:
+    def build(self, encoder: Encoder, n_outputs: int) -> TaskHead:
         """The head behind an encoder."""
         return SequenceHead(encoder.dim * len(pool_parts(self.pool)), self, n_outputs)
 
@@ -218,7 +219,7 @@ class PoolingHeadConfig:
     def __post_init__(self) -> None:
         _check(self.windows, self.pool, self.dropout)
 
-    def build(self, encoder: TransformerEncoder, n_outputs: int) -> TaskHead:
+    def build(self, encoder: Encoder, n_outputs: int) -> TaskHead:
         """The head behind an encoder."""
         return PoolingHead(encoder.dim * len(pool_parts(self.pool)), self, n_outputs)
 

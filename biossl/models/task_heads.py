@@ -17,11 +17,16 @@ from torch import Tensor, nn
 
 from biossl.batch import Encoded
 from biossl.errors import RequestError
-from biossl.models.transformer import TransformerEncoder, pool_parts, pool_tokens
+from biossl.models.encoder import Encoder, pool_parts, pool_tokens
 
 
 class TaskHead(nn.Module):
-    """From :class:`~biossl.batch.Encoded` to outputs (B, n_outputs), or (B, C or nothing, n_outputs, T) of a dense head."""
+    """From :class:`~biossl.batch.Encoded` to outputs (B, n_outputs), or (B, C or nothing, n_outputs, T) of a dense head.
+
+    ``layers`` are the encoder's blocks whose outputs it reads in ``hidden``.
+    """
+
+    layers: tuple[int, ...] = ()
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Outputs before softmax or sigmoid."""
@@ -31,7 +36,7 @@ class TaskHead(nn.Module):
 class HeadConfig(Protocol):
     """Settings of a head: a dataclass of the table ``head``."""
 
-    def build(self, encoder: TransformerEncoder, n_outputs: int) -> TaskHead:
+    def build(self, encoder: Encoder, n_outputs: int) -> TaskHead:
         """The head behind an encoder."""
 
 
@@ -119,7 +124,7 @@ class LinearHeadConfig:
         _check_dropout(self.dropout)
         _check_pool(self.pool)
 
-    def build(self, encoder: TransformerEncoder, n_outputs: int) -> TaskHead:
+    def build(self, encoder: Encoder, n_outputs: int) -> TaskHead:
         """The head behind an encoder."""
         width = encoder.dim * len(pool_parts(self.pool))
         return PooledHead(self.pool, width, nn.Dropout(self.dropout), output_layer(width, n_outputs, ordinal=self.ordinal))
@@ -151,7 +156,7 @@ class MLPHeadConfig:
         if self.hidden < 1 or self.layers < 1:
             raise ValueError(f"hidden and layers must be at least 1, not {self.hidden} and {self.layers}")
 
-    def build(self, encoder: TransformerEncoder, n_outputs: int) -> TaskHead:
+    def build(self, encoder: Encoder, n_outputs: int) -> TaskHead:
         """The head behind an encoder."""
         width = encoder.dim * len(pool_parts(self.pool))
         parts: list[nn.Module] = []
@@ -217,7 +222,7 @@ class AttentionHeadConfig:
         if self.queries < 1 or self.heads < 1:
             raise ValueError(f"queries and heads must be at least 1, not {self.queries} and {self.heads}")
 
-    def build(self, encoder: TransformerEncoder, n_outputs: int) -> TaskHead:
+    def build(self, encoder: Encoder, n_outputs: int) -> TaskHead:
         """The head behind an encoder."""
         if encoder.dim % self.heads:
             raise RequestError(f"head.heads: {self.heads} does not divide the encoder's width {encoder.dim}; take another number")
@@ -280,19 +285,19 @@ class DenseHeadConfig:
                 f"hidden must be at least 1, kernel odd and layers at least 0, not {self.hidden}, {self.kernel} and {self.layers}"
             )
 
-    def build(self, encoder: TransformerEncoder, n_outputs: int) -> TaskHead:
+    def build(self, encoder: Encoder, n_outputs: int) -> TaskHead:
         """The head behind an encoder; RequestError where its tokens are of no single channel."""
         if self.per == "channel" and encoder.config.tokenizer == "joint":
             raise RequestError("head.per: this encoder's tokens are of all channels together; set it to joint")
-        return DenseHead(encoder.dim, encoder.tokenizer.patch, self, n_outputs)
+        return DenseHead(encoder.dim, encoder.patch, encoder.spec.n_samples, self, n_outputs)
 
 
 class DenseHead(TaskHead):
     """Tokens on a (C, P) grid to (B, C, n_outputs, T), or (B, n_outputs, T) for ``joint``."""
 
-    def __init__(self, dim: int, patch: int, config: DenseHeadConfig, n_outputs: int) -> None:
+    def __init__(self, dim: int, patch: int, n_samples: int, config: DenseHeadConfig, n_outputs: int) -> None:
         super().__init__()
-        self.per, self.patch, hidden = config.per, patch, config.hidden
+        self.per, self.patch, self.n_samples, hidden = config.per, patch, n_samples, config.hidden
         self.spread = nn.Linear(dim, patch * hidden)
         self.convs = nn.ModuleList(
             nn.Conv1d(hidden, hidden, config.kernel, padding=config.kernel // 2) for _ in range(config.layers)
@@ -318,7 +323,7 @@ class DenseHead(TaskHead):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             new = F.gelu(conv(norm(h).transpose(1, 2))).transpose(1, 2)
             h = h + torch.where(there, new, 0.0)
-        out = self.out(h).transpose(1, 2).view(B, C, -1, P * self.patch)
+        out = self.out(h).transpose(1, 2).view(B, C, -1, P * self.patch)[..., : self.n_samples]  # the last patch may be cut
         return out[:, 0] if self.per == "joint" else out
 
 

@@ -1,6 +1,6 @@
 """The transformer encoder: windows to tokens, tokens to features.
 
-What lives here: EncoderConfig, the pre-norm blocks (shared with the predictor), the encoder and token pooling. Defaults
+What lives here: EncoderConfig, the pre-norm blocks (shared with the predictor) and the encoder. Defaults
 are those of ECG-JEPA (Kim; arXiv 2410.08559) at a small size; ``dim=768, depth=12, heads=16, qkv_bias=False,
 drop_path=0.1`` is the published base encoder. No loss, no mask drawing, no file access.
 """
@@ -10,20 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from biossl.batch import Batch, Encoded, TimeKeep, Tokens
-from biossl.errors import DataError, RequestError
+from biossl.errors import RequestError
 from biossl.models.attention import Attention, Layout, make_layout
+from biossl.models.encoder import Encoder
 from biossl.models.positions import sincos_2d
-from biossl.models.tokenizers import PatchTokenizer, amplitude, normalise, patch_samples
+from biossl.models.tokenizers import PatchTokenizer, amplitude, patch_samples
 from biossl.signal import InputSpec
-
-POOLS = ("mean", "std", "max")
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,18 @@ class EncoderConfig:
     init: Literal["normal", "fan_in"] = "normal"
     normalise: Literal["none", "window", "fixed"] = "none"
     scale: dict[str, float] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """One sentence for the model card."""
+        return (
+            f"Transformer, width {self.dim}, depth {self.depth}, {self.heads} heads, patches of {self.patch_s:g} s "
+            f"({self.tokenizer}), attention {self.attention}"
+        )
+
+    def size(self, spec: InputSpec) -> tuple[int, int, float]:
+        """See :class:`~biossl.models.encoder.EncoderSettings`."""
+        tokens = len(spec.ch_names) * spec.n_samples / max(1.0, self.patch_s * spec.sfreq)
+        return self.dim, self.depth, tokens * self.dim
 
 
 def token_grid(spec: InputSpec, config: EncoderConfig) -> tuple[int, int]:
@@ -198,47 +208,7 @@ def take_tokens(x: Tensor, index: Tensor) -> Tensor:
     return x.reshape(B * N, *x.shape[2:]).index_select(0, flat).view(*index.shape, *x.shape[2:])
 
 
-def pool_tokens(encoded: Encoded, pool: str = "mean") -> Tensor:
-    """One vector per window from its observed tokens; registers are left out.
-
-    Parameters
-    ----------
-    encoded : Encoded
-    pool : str
-        ``mean``, ``std`` (population) or ``max``, or several joined by ``+``: ``mean+std+max``.
-
-    Returns
-    -------
-    Tensor, (B, D * n)
-        NaN for a window in which nothing was observed.
-    """
-    parts = pool_parts(pool)
-    x, seen = encoded.x, encoded.observed[..., None]
-    n = seen.sum(dim=1)
-    mean = torch.where(seen, x, 0.0).sum(dim=1) / n
-    out = []
-    for part in parts:
-        if part == "mean":
-            out.append(mean)
-        elif part == "std":
-            square = torch.where(seen, (x - mean[:, None]).square(), 0.0).sum(dim=1) / n
-            out.append(square.clamp_min(1e-12).sqrt())  # the clamp keeps the gradient finite when all tokens agree
-        else:
-            top = torch.where(seen, x, float("-inf")).amax(dim=1)
-            out.append(torch.where(n > 0, top, float("nan")))
-    return torch.cat(out, dim=-1)
-
-
-def pool_parts(pool: str) -> list[str]:
-    """Parts of a pooling name; RequestError for an unknown one."""
-    parts = pool.split("+")
-    unknown = [p for p in parts if p not in POOLS]
-    if unknown or len(set(parts)) != len(parts):
-        raise RequestError(f"pool '{pool}' is not known; join any of {', '.join(POOLS)} with +, e.g. mean+std+max")
-    return parts
-
-
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(Encoder):
     """Patch tokens, transformer blocks, final norm.
 
     Parameters
@@ -254,63 +224,36 @@ class TransformerEncoder(nn.Module):
     torch.Size([3, 32])
     """
 
-    maskable = True
+    architecture, maskable = "transformer", True
+    config: EncoderConfig
 
     def __init__(self, spec: InputSpec, config: EncoderConfig) -> None:
-        super().__init__()
-        self.spec, self.config, self.dim = spec, config, config.dim
-        self.info: dict[str, Any] = {}  # provenance, filled by biossl.checkpoint.load_encoder
-        self.grid = token_grid(spec, config)
-        patch = patch_samples(spec, config.patch_s)
+        grid = token_grid(spec, config)
+        super().__init__(spec, config, config.dim)
+        self.grid, self.patch = grid, patch_samples(spec, config.patch_s)
         joint = config.tokenizer == "joint"
-        self.tokenizer = PatchTokenizer(patch, config.dim, joint_channels=len(spec.ch_names) if joint else 0)
+        self.tokenizer = PatchTokenizer(self.patch, config.dim, joint_channels=len(spec.ch_names) if joint else 0)
         self.blocks = make_blocks(
             config.dim, config.depth, config.heads, mlp_ratio=config.mlp_ratio, qkv_bias=config.qkv_bias,
             norm_eps=config.norm_eps, drop_path=config.drop_path,
         )  # fmt: skip
+        self.layer_dims = (config.dim,) * config.depth
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.registers = nn.Parameter(torch.empty(config.registers, config.dim)) if config.registers else None
         init_weights(self, self.blocks, config.init)
         if self.registers is not None:
             nn.init.trunc_normal_(self.registers, std=0.02)
-        # Fixed functions of spec and config: recomputed, never stored.
-        self.position: Tensor
-        self.amount: Tensor
+        self.position: Tensor  # a fixed function of spec and config: recomputed, never stored
         self.register_buffer("position", sincos_2d(*self.grid, config.dim), persistent=False)
-        self.register_buffer("amount", amplitude(spec, config.normalise, config.scale), persistent=False)
 
     def tokenize(self, batch: Batch) -> Tokens:
-        """Tokens of a batch, in the order of ``spec.ch_names`` whatever the order of the batch's channels.
-
-        Parameters
-        ----------
-        batch : Batch
-            Canonical units, the rate and window length of ``spec``, channels among ``spec.ch_names``.
-
-        Raises
-        ------
-        DataError
-            Another rate or length, a channel the encoder does not know, a missing channel of a joint tokenizer.
-        """
-        rows = self._rows(batch)
-        x, observed, amount = batch.x, batch.observed, self.amount
-        if batch.channels != self.spec.ch_names:
-            order = [batch.channels.index(self.spec.ch_names[r]) for r in rows]
-            x, amount = x[:, order], amount[list(rows)]
-            observed = None if observed is None else observed[:, order]
-        x = normalise(x, observed, self.config.normalise, amount)
+        """See :meth:`~biossl.models.encoder.Encoder.tokenize`: one token a patch."""
+        x, observed, channel = self.windows(batch)
         tokens = self.tokenizer(x.to(self.tokenizer.proj.weight.dtype))
         B, N, _ = tokens.shape
         P = self.grid[1]
         C = N // P
-        patch_s = self.tokenizer.patch / self.spec.sfreq
-        time = (torch.arange(P, device=x.device, dtype=torch.float32) + 0.5) * patch_s
-        if self.config.tokenizer == "joint":
-            channel = torch.full((1,), -1, device=x.device)
-        elif C == self.grid[0]:
-            channel = torch.arange(C, device=x.device)
-        else:
-            channel = torch.tensor(rows, device=x.device)
+        time = (torch.arange(P, device=x.device, dtype=torch.float32) + 0.5) * (self.patch / self.spec.sfreq)
         return Tokens(
             x=tokens,
             time_s=time.repeat(C).expand(B, N),
@@ -388,62 +331,6 @@ class TransformerEncoder(nn.Module):
             grid=grid,
         )
 
-    @torch.no_grad()
-    def embed(self, batch: Batch | Tensor | np.ndarray, pool: str = "mean") -> Tensor:
-        """Frozen features: evaluation mode, no gradient.
-
-        Parameters
-        ----------
-        batch : Batch, or Tensor or ndarray of shape (B, C, T)
-            An array has the channels of ``spec`` in order, in canonical units; NaN = not observed.
-        pool : str
-            See :func:`pool_tokens`.
-
-        Returns
-        -------
-        Tensor, (B, D * n), on the encoder's device
-        """
-        if not isinstance(batch, Batch):
-            batch = self._batch(batch)
-        was_training = self.training
-        self.eval()
-        try:
-            return pool_tokens(self.encode(self.tokenize(batch.to(self.position.device))), pool)
-        finally:
-            self.train(was_training)
-
-    def _batch(self, x: Tensor | np.ndarray) -> Batch:
-        x = torch.as_tensor(x)
-        if x.ndim != 3 or x.shape[1] != len(self.spec.ch_names):
-            raise DataError(
-                f"input of shape {tuple(x.shape)}: expected (B, {len(self.spec.ch_names)}, {self.spec.n_samples}) with "
-                f"channels {' '.join(self.spec.ch_names)}; give a Batch for other channels"
-            )
-        x = x.float()
-        seen = x.isfinite()
-        if bool(seen.all()):
-            return Batch(x, self.spec.ch_names, self.spec.sfreq)
-        return Batch(torch.where(seen, x, 0.0), self.spec.ch_names, self.spec.sfreq, observed=seen)
-
-    def _rows(self, batch: Batch) -> tuple[int, ...]:
-        """Rows of ``spec.ch_names`` the batch holds, ascending."""
-        spec = self.spec
-        if abs(batch.sfreq - spec.sfreq) > 1e-6 or batch.x.shape[2] != spec.n_samples:
-            raise DataError(
-                f"windows of {batch.x.shape[2]} samples at {batch.sfreq:g} Hz: the encoder expects {spec.n_samples} at "
-                f"{spec.sfreq:g} Hz; convert with a view of that rate and length"
-            )
-        unknown = [c for c in batch.channels if c not in spec.ch_names]
-        if unknown:
-            raise DataError(f"channels {' '.join(unknown)}: the encoder knows {' '.join(spec.ch_names)}; leave them out")
-        rows = tuple(i for i, c in enumerate(spec.ch_names) if c in batch.channels)
-        if self.config.tokenizer == "joint" and len(rows) != len(spec.ch_names):
-            absent = [c for c in spec.ch_names if c not in batch.channels]
-            raise DataError(
-                f"channels {' '.join(absent)} are missing; an encoder with a joint tokenizer needs all of its channels"
-            )
-        return rows
-
     def _position(self, tokens: Tokens) -> Tensor:
         """(C * P, D): rows of the table for the channels present; a grid of fewer times has the table's first."""
         assert tokens.grid is not None
@@ -452,9 +339,3 @@ class TransformerEncoder(nn.Module):
         n = tokens.grid[1]
         number = tokens.channel[0].clamp_min(0) * self.grid[1] + torch.arange(n, device=tokens.x.device).repeat(tokens.grid[0])
         return self.position.index_select(0, number)
-
-    def _layer(self, number: int) -> int:
-        depth = len(self.blocks)
-        if not -depth <= number < depth:
-            raise RequestError(f"layer {number}: the encoder has blocks 0 to {depth - 1}")
-        return number % depth

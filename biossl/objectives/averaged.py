@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from biossl.augment.functional import normal
 from biossl.batch import Batch, Tokens
 from biossl.keys import Keys
-from biossl.models.transformer import TransformerEncoder
+from biossl.models.encoder import Encoder
 from biossl.objectives.base import Objective
 from biossl.objectives.views import pooled
 from biossl.schedules import cosine_ramp
@@ -41,14 +41,14 @@ class Teacher(nn.Module):
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
     head : nn.Module
         Called as ``head(features, rows that count)``.
     noise : float
         Of :func:`noisy_tokens`, while the objective is in training mode.
     """
 
-    def __init__(self, encoder: TransformerEncoder, head: nn.Module, *, noise: float = 0.0) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, *, noise: float = 0.0) -> None:
         super().__init__()
         self._sources = (encoder, head)  # in a tuple they are not registered: their weights are the objective's
         self.noise = noise

@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 
 from biossl.batch import Batch
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.heads import Projector, ProjectorConfig
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.averaged import Averaged, Teacher, check_momentum, check_noise
 from biossl.objectives.base import Outcome, SamplePlan
 from biossl.objectives.losses_averaged import cosine_distance
@@ -63,7 +63,7 @@ class BYOLConfig:
 class BYOL(TwoViews[BYOLConfig], Averaged):
     """Each view's prediction of the other's projection."""
 
-    def _build(self, encoder: TransformerEncoder, config: BYOLConfig) -> None:
+    def _build(self, encoder: Encoder, config: BYOLConfig) -> None:
         self.projector = config.projector.build(encoder.dim)
         width = config.projector.out
         self.predictor = Projector(width, config.predictor_hidden, width, norm=config.projector.norm)

@@ -16,8 +16,8 @@ from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.errors import RequestError
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.heads import ProjectorConfig
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses_contrastive import clocs_nce
 from biossl.objectives.masking import MaskConfig
@@ -55,7 +55,7 @@ class CLOCS(Objective):
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
         With a tokenizer per channel, or joint for ``leads: together``.
     config : CLOCSConfig
     augment : Pipeline, optional
@@ -72,7 +72,7 @@ class CLOCS(Objective):
     """
 
     def __init__(
-        self, encoder: TransformerEncoder, config: CLOCSConfig, *, augment: Pipeline | None = None, mask: MaskConfig | None = None,
+        self, encoder: Encoder, config: CLOCSConfig, *, augment: Pipeline | None = None, mask: MaskConfig | None = None,
         steps: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -85,7 +85,7 @@ class CLOCS(Objective):
         if config.variant != "cmsc" and len(encoder.spec.ch_names) < 2:
             raise RequestError(f"objective.variant: {config.variant} compares leads, the windows have one channel; take cmsc")
         self.config, self.augment = config, augment
-        self.encoder: TransformerEncoder = encoder
+        self.encoder: Encoder = encoder
         self.projector = config.projector.build(encoder.dim)
         self.needs = SamplePlan(pairing="none" if config.variant == "cmlc" else "adjacent", in_batch=True, several_subjects=True)
 

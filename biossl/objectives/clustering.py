@@ -16,8 +16,8 @@ from torch import Tensor
 from biossl.batch import Batch
 from biossl.distributed import all_gather
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.heads import ProjectorConfig, PrototypeHead
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.averaged import Averaged, Teacher, check_momentum, check_noise
 from biossl.objectives.base import Outcome, SamplePlan
 from biossl.objectives.losses_averaged import mean_of_rows
@@ -104,7 +104,7 @@ class DINO(TwoViews[DINOConfig], Averaged):
 
     teacher: Teacher
 
-    def _build(self, encoder: TransformerEncoder, config: DINOConfig) -> None:
+    def _build(self, encoder: Encoder, config: DINOConfig) -> None:
         self.head = PrototypeHead(encoder.dim, config.projector, config.prototypes)
         self.teacher = Teacher(encoder, self.head, noise=config.teacher_noise)
         self.centre: Tensor
@@ -192,7 +192,7 @@ class SwAVConfig:
 class SwAV(TwoViews[SwAVConfig]):
     """The assignment of each view goes to the balanced code of the other."""
 
-    def _build(self, encoder: TransformerEncoder, config: SwAVConfig) -> None:
+    def _build(self, encoder: Encoder, config: SwAVConfig) -> None:
         self.head = PrototypeHead(encoder.dim, config.projector, config.prototypes)
         self.needs = SamplePlan(pairing=config.pairing, in_batch=True)
 

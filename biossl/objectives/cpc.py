@@ -20,7 +20,7 @@ from biossl.models.heads import Projector, ProjectorConfig
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses_moments import Negatives, cpc_nce
-from biossl.objectives.masking import MaskConfig
+from biossl.objectives.masking import MaskConfig, require_maskable
 from biossl.objectives.stretches import stretch
 from biossl.objectives.views import both, check_temperature, pooled, require_no_mask, watched, with_penalty
 
@@ -89,6 +89,7 @@ class CPC(Objective):
         steps: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
+        require_maskable(encoder, objective="cpc")
         require_no_mask(mask, objective="cpc")
         P = encoder.grid[1]
         if config.ahead + config.past > P:

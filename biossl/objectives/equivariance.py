@@ -18,8 +18,9 @@ from biossl.augment.spatial import triad_table
 from biossl.batch import Batch
 from biossl.errors import RequestError
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.heads import ProjectorConfig
-from biossl.models.transformer import TransformerEncoder, take_tokens
+from biossl.models.transformer import take_tokens
 from biossl.objectives.base import Outcome
 from biossl.objectives.losses_moments import equivariance_nce
 
@@ -83,7 +84,7 @@ class Equivariance(nn.Module):
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
         Whose tokens are meant; not kept.
     config : EquivarianceConfig
 
@@ -93,9 +94,14 @@ class Equivariance(nn.Module):
         A layer the encoder has not, or its last; a transformation that has no meaning for these windows or tokens.
     """
 
-    def __init__(self, encoder: TransformerEncoder, config: EquivarianceConfig) -> None:
+    def __init__(self, encoder: Encoder, config: EquivarianceConfig) -> None:
         super().__init__()
-        spec, depth, where = encoder.spec, encoder.config.depth, "objective.equivariance"
+        spec, depth, where = encoder.spec, len(encoder.blocks), "objective.equivariance"
+        if not encoder.maskable:
+            raise RequestError(
+                f"{where}: it moves tokens that stand for the same patch in every block, which those of a {encoder.architecture} do not; "
+                "take model.name: transformer, or leave it out"
+            )
         if config.layer > depth - 2:
             raise RequestError(
                 f"{where}.layer: {config.layer}, but it must be before the last of {depth} blocks; take at most {depth - 2}"
@@ -116,18 +122,16 @@ class Equivariance(nn.Module):
         self.config = config
         self.projector = config.projector.build(encoder.dim)
 
-    def forward(
-        self, encoder: TransformerEncoder, batch: Batch, keys: Keys, *, teacher: TransformerEncoder | None = None
-    ) -> Tensor:
+    def forward(self, encoder: Encoder, batch: Batch, keys: Keys, *, teacher: Encoder | None = None) -> Tensor:
         """The unweighted term, scalar float32, the same on every process.
 
         Parameters
         ----------
-        encoder : TransformerEncoder
+        encoder : Encoder
         batch : Batch
             ``share`` of its windows, evenly spaced, are used.
         keys : Keys
-        teacher : TransformerEncoder, optional
+        teacher : Encoder, optional
             Gives the tokens of the windows as they are, without gradient; default the encoder itself.
         """
         n = len(batch)
@@ -157,7 +161,7 @@ class Equivariance(nn.Module):
     def _project(self, x: Tensor) -> Tensor:
         return self.projector(x.flatten(0, 1)).view(*x.shape[:2], -1)  # type: ignore[no-any-return]
 
-    def _moves(self, encoder: TransformerEncoder, batch: Batch, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
+    def _moves(self, encoder: Encoder, batch: Batch, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
         """Which channel (n, C) and which patch (n, P) comes to each place, and which windows run backwards (n,)."""
         n, device, wanted = len(batch), batch.x.device, self.config.transforms
         C, P = len(batch.channels), encoder.grid[1]
@@ -183,7 +187,7 @@ class Equivariance(nn.Module):
         return channel, patch, back
 
 
-def _ordered(batch: Batch, rows: Tensor, encoder: TransformerEncoder) -> Batch:
+def _ordered(batch: Batch, rows: Tensor, encoder: Encoder) -> Batch:
     """Some windows of a batch, with the channels in the encoder's order, as its tokens are."""
     order = sorted(range(len(batch.channels)), key=lambda c: encoder.spec.ch_names.index(batch.channels[c]))
     observed = None if batch.observed is None else batch.observed[rows][:, order]
@@ -202,14 +206,14 @@ def _moved(batch: Batch, channel: Tensor, patch: Tensor, back: Tensor) -> Batch:
     return replace(batch, x=move(batch.x), observed=None if batch.observed is None else move(batch.observed))
 
 
-def build_equivariance(encoder: TransformerEncoder, config: EquivarianceConfig | None) -> Equivariance | None:
+def build_equivariance(encoder: Encoder, config: EquivarianceConfig | None) -> Equivariance | None:
     """The term of an objective's settings; None where there are none."""
     return None if config is None else Equivariance(encoder, config)
 
 
 def with_equivariance(
-    outcome: Outcome, part: Equivariance | None, encoder: TransformerEncoder, batch: Batch, keys: Keys,
-    *, teacher: TransformerEncoder | None = None,
+    outcome: Outcome, part: Equivariance | None, encoder: Encoder, batch: Batch, keys: Keys,
+    *, teacher: Encoder | None = None,
 ) -> Outcome:  # fmt: skip
     """The weighted term on top of the loss."""
     if part is not None:

@@ -23,7 +23,7 @@ from biossl.models.transformer import TransformerEncoder, channel_rows, shared_r
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses import normalise_target
 from biossl.objectives.losses_contrastive import nt_xent
-from biossl.objectives.masking import DrawnMask, MaskConfig, draw_masks, mask_prior, require_mask
+from biossl.objectives.masking import DrawnMask, MaskConfig, draw_masks, mask_prior, require_mask, require_maskable
 from biossl.objectives.reconstruction import (
     LossKind,
     Reconstructor,
@@ -114,6 +114,7 @@ class Hybrid(Objective):
         augment: Pipeline | None = None,
     ) -> None:
         super().__init__()
+        require_maskable(encoder, objective="hybrid")
         if mask is not None and not mask.per_sample:
             raise RequestError("mask: objective hybrid draws two masks of one size; give mask.ratio as one number")
         if config.pool == "register" and not encoder.config.registers:

@@ -20,8 +20,9 @@ from biossl.augment.base import Pipeline
 from biossl.batch import Batch, Encoded, Tokens
 from biossl.errors import RequestError
 from biossl.keys import Keys
+from biossl.models.encoder import pool_tokens
 from biossl.models.predictors import GridPredictor, LeadPredictor, PredictorConfig
-from biossl.models.transformer import TransformerEncoder, channel_rows, pool_tokens, shared_rows, take_tokens
+from biossl.models.transformer import TransformerEncoder, channel_rows, shared_rows, take_tokens
 from biossl.objectives.averaged import check_noise, noisy_tokens
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance

@@ -16,8 +16,8 @@ from biossl.batch import Batch
 from biossl.distributed import all_gather
 from biossl.errors import RequestError
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder, pool_tokens
 from biossl.models.heads import ProjectorConfig
-from biossl.models.transformer import TransformerEncoder, pool_tokens
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses import sigreg
 from biossl.objectives.masking import DrawnMask, MaskConfig, mask_prior, require_mask
@@ -71,7 +71,7 @@ class LeJEPA(Objective):
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
     config : LeJEPAConfig
     mask : MaskConfig or None
         For ``masked_views``.
@@ -89,7 +89,7 @@ class LeJEPA(Objective):
 
     def __init__(
         self,
-        encoder: TransformerEncoder,
+        encoder: Encoder,
         config: LeJEPAConfig,
         *,
         mask: MaskConfig | None,
@@ -110,7 +110,7 @@ class LeJEPA(Objective):
                 mask, encoder, objective="lejepa with masked_views", n_masks=config.masked_views, key="masked_views"
             )
         self.config, self.augment = config, augment
-        self.encoder: TransformerEncoder = encoder
+        self.encoder: Encoder = encoder
         self.projector = config.projector.build(encoder.dim)
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:

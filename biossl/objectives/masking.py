@@ -9,7 +9,7 @@ times or every channel hides its own; the protocol of a mask's settings; :func:`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from biossl.errors import RequestError
 from biossl.keys import Keys
 from biossl.masks import Mask
 from biossl.masks.priors import Prior, prior_weights, require_prior
-from biossl.models.transformer import TransformerEncoder, shared_rows
+from biossl.models.encoder import Encoder
+from biossl.models.transformer import shared_rows
 from biossl.objectives.mask_times import DisjointMask, MultiBlockMask, PartitionMask, RandomMask, SpanMask
 from biossl.objectives.mask_tokens import ChannelMask, SpatialMask, STDMMask, TubeMask
 from biossl.signal import InputSpec
@@ -39,7 +40,11 @@ __all__ = [
     "draw_masks",
     "mask_prior",
     "require_mask",
+    "require_maskable",
 ]
+
+if TYPE_CHECKING:
+    from biossl.models.transformer import TransformerEncoder
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class DrawnMask:
     over: Literal["time", "token"] = "time"
 
     def keep(self) -> TimeKeep | Tensor:
-        """What :meth:`TransformerEncoder.encode` takes as ``keep``: the visible tokens."""
+        """What :meth:`Encoder.encode` takes as ``keep``: the visible tokens."""
         return TimeKeep(self.visible) if self.over == "time" else self.visible
 
     def masked_tokens(self) -> Tensor:
@@ -105,15 +110,24 @@ class MaskConfig(Protocol):
         """Expected share of hidden patches."""
 
 
+def require_maskable(encoder: Encoder, *, objective: str) -> None:
+    """RequestError where an objective hides parts of a window from an encoder that sees whole windows only."""
+    if not encoder.maskable:
+        raise RequestError(
+            f"objective {objective} hides parts of a window, and a {encoder.architecture} sees whole windows only; take model.name: "
+            "transformer, or an objective of whole windows, e.g. simclr"
+        )
+
+
 def require_mask(
-    mask: MaskConfig | None, encoder: TransformerEncoder, *, objective: str, n_masks: int = 1, key: str = "n_masks"
+    mask: MaskConfig | None, encoder: Encoder, *, objective: str, n_masks: int = 1, key: str = "n_masks"
 ) -> MaskConfig:
     """The mask to draw from, once it is sure that it fits this encoder's windows; asked by an objective when it is built.
 
     Parameters
     ----------
     mask : MaskConfig or None
-    encoder : TransformerEncoder
+    encoder : Encoder
     objective : str
         Named in the error.
     n_masks : int
@@ -124,9 +138,10 @@ def require_mask(
     Raises
     ------
     RequestError
-        No mask; several masks of varying size, or more than the family has; nothing hidden or nothing seen on this grid; a
+        An encoder that takes none; no mask; several masks of varying size, or more than the family has; nothing hidden or nothing seen on this grid; a
         prior without meaning for this signal or at this rate.
     """
+    require_maskable(encoder, objective=objective)
     if mask is None:
         raise RequestError(f"key 'mask' is missing; objective {objective} needs one, e.g. mask: {{name: random, ratio: 0.6}}")
     if n_masks > 1 and not mask.per_sample:
@@ -138,7 +153,7 @@ def require_mask(
     return mask.require(encoder.grid, encoder.spec)
 
 
-def mask_prior(mask: MaskConfig, batch: Batch, encoder: TransformerEncoder) -> Tensor | None:
+def mask_prior(mask: MaskConfig, batch: Batch, encoder: Encoder) -> Tensor | None:
     """Weights of a mask's prior for every patch of a batch, float64 (B, C * P) on the encoder's grid; None without a prior.
 
     Parameters
@@ -146,10 +161,12 @@ def mask_prior(mask: MaskConfig, batch: Batch, encoder: TransformerEncoder) -> T
     mask : MaskConfig
     batch : Batch
         As the encoder will see it, after augmentation; as recorded where one prior serves several views.
-    encoder : TransformerEncoder
+    encoder : Encoder
         Its grid is used; the prior ``attention`` reads its last block (give the EMA target where there is one).
     """
-    return None if mask.prior is None else prior_weights(mask.prior, batch, encoder)
+    if mask.prior is None:
+        return None
+    return prior_weights(mask.prior, batch, cast("TransformerEncoder", encoder))  # the one that passes require_mask
 
 
 def draw_masks(config: MaskConfig, keys: Keys, grid: tuple[int, int], n_masks: int, *, prior: Tensor | None = None) -> DrawnMask:

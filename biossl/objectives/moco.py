@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from biossl.batch import Batch
 from biossl.distributed import all_gather
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.heads import ProjectorConfig
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.averaged import Averaged, Teacher, check_momentum
 from biossl.objectives.base import Outcome, SamplePlan
 from biossl.objectives.losses_averaged import queue_nce
@@ -125,7 +125,7 @@ class MoCo(TwoViews[MoCoConfig], Averaged):
 
     teacher: Teacher
 
-    def _build(self, encoder: TransformerEncoder, config: MoCoConfig) -> None:
+    def _build(self, encoder: Encoder, config: MoCoConfig) -> None:
         self.projector = config.projector.build(encoder.dim)
         self.teacher = Teacher(encoder, self.projector)
         self.queue = KeyQueue(config.queue, config.projector.out)

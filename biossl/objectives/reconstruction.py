@@ -19,8 +19,9 @@ from biossl.batch import Batch, Encoded
 from biossl.errors import RequestError
 from biossl.keys import Keys
 from biossl.models.decoders import Decoder, DecoderConfig
+from biossl.models.encoder import pool_tokens
 from biossl.models.tokenizers import amplitude
-from biossl.models.transformer import TransformerEncoder, channel_rows, pool_tokens, shared_rows, take_tokens
+from biossl.models.transformer import TransformerEncoder, channel_rows, shared_rows, take_tokens
 from biossl.objectives.base import Objective, Outcome
 from biossl.objectives.masking import DrawnMask, MaskConfig, draw_masks, mask_prior, require_mask
 from biossl.objectives.targets import TargetConfig, patch_targets, token_values

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from biossl.batch import Batch
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.heads import ProjectorConfig
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Outcome, SamplePlan
 from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance
 from biossl.objectives.losses_contrastive import barlow_twins, vicreg
@@ -105,7 +105,7 @@ class BarlowTwinsConfig:
 class RedundancyReduction(TwoViews[VICRegConfig | BarlowTwinsConfig]):
     """Two views of a window under the loss of the settings."""
 
-    def _build(self, encoder: TransformerEncoder, config: VICRegConfig | BarlowTwinsConfig) -> None:
+    def _build(self, encoder: Encoder, config: VICRegConfig | BarlowTwinsConfig) -> None:
         self.projector = config.projector.build(encoder.dim)
         self.regularizer = window_regularizer(encoder.dim, config.regularizer, objective=config.name)
         self.equivariance = build_equivariance(encoder, config.equivariance)

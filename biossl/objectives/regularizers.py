@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from biossl.batch import Encoded
 from biossl.errors import RequestError
 from biossl.keys import Keys, hash_ints
+from biossl.models.encoder import pool_tokens
 from biossl.models.heads import ProjectorConfig
-from biossl.models.transformer import pool_tokens
 from biossl.objectives.base import Outcome
 from biossl.objectives.losses import decorrelation, koleo, sigreg, unit_directions, variance_hinge
 

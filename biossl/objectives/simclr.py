@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 
 from biossl.batch import Batch
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.heads import ProjectorConfig
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Outcome, SamplePlan
 from biossl.objectives.equivariance import EquivarianceConfig, build_equivariance, with_equivariance
 from biossl.objectives.losses_contrastive import SameSubject, nt_xent
@@ -68,7 +68,7 @@ class SimCLRConfig:
 class SimCLR(TwoViews[SimCLRConfig]):
     """Two augmented views of a window, or of it and its partner, under NT-Xent."""
 
-    def _build(self, encoder: TransformerEncoder, config: SimCLRConfig) -> None:
+    def _build(self, encoder: Encoder, config: SimCLRConfig) -> None:
         self.projector = config.projector.build(encoder.dim)
         self.regularizer = window_regularizer(encoder.dim, config.regularizer, objective=config.name)
         self.equivariance = build_equivariance(encoder, config.equivariance)

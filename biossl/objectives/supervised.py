@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.keys import Keys
+from biossl.models.encoder import Encoder
 from biossl.models.group_heads import GroupHead
 from biossl.models.lowrank import LowRankConfig, add_adapters, draw_active, merged, set_ranks
 from biossl.models.task_heads import PooledHead, TaskHead, pool_observed
-from biossl.models.transformer import TransformerEncoder
 from biossl.objectives import losses_supervised as losses
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 
@@ -146,7 +146,7 @@ class Supervised(Objective):
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
         Pretrained or not; in mode ``lowrank`` adapters are put into it.
     head : TaskHead
     config : SupervisedConfig
@@ -157,7 +157,7 @@ class Supervised(Objective):
 
     def __init__(
         self,
-        encoder: TransformerEncoder,
+        encoder: Encoder,
         head: TaskHead,
         config: SupervisedConfig,
         *,
@@ -165,7 +165,7 @@ class Supervised(Objective):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.encoder: TransformerEncoder = encoder
+        self.encoder: Encoder = encoder
         self.head, self.config, self.augment = head, config, augment
         self.remembered: tuple[Tensor, Tensor, Tensor] | None = None
         self.needs = SamplePlan(in_batch=config.kind == "survival")
@@ -207,7 +207,7 @@ class Supervised(Objective):
         head = self.head
         if not isinstance(head, (PooledHead, GroupHead)):
             with torch.no_grad() if self.config.mode == "frozen" else nullcontext():
-                encoded = self.encoder.encode(self.encoder.tokenize(batch))
+                encoded = self.encoder.encode(self.encoder.tokenize(batch), layers=head.layers)
             found: Tensor = head(encoded)
             return found
         features, seen = self._pooled(batch, head.pool)

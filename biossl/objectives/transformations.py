@@ -21,7 +21,7 @@ from biossl.batch import Batch
 from biossl.distributed import all_gather
 from biossl.errors import RequestError
 from biossl.keys import Keys
-from biossl.models.transformer import TransformerEncoder
+from biossl.models.encoder import Encoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.masking import MaskConfig
 from biossl.objectives.views import features, require_no_mask, with_penalty
@@ -77,7 +77,7 @@ class Transformations(Objective):
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
     config : TransformationsConfig
     mask : None
         Nothing is masked.
@@ -94,7 +94,7 @@ class Transformations(Objective):
 
     def __init__(
         self,
-        encoder: TransformerEncoder,
+        encoder: Encoder,
         config: TransformationsConfig,
         *,
         mask: MaskConfig | None = None,
@@ -116,7 +116,7 @@ class Transformations(Objective):
             )
         self.config, self.augment = config, augment
         self.needs = SamplePlan(sampler=config.sampler)
-        self.encoder: TransformerEncoder = encoder
+        self.encoder: Encoder = encoder
         self.head = nn.Linear(encoder.dim, len(config.tasks))
 
     def step(self, batch: Batch, *, step: int, keys: Keys) -> Outcome:

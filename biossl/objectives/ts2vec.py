@@ -18,7 +18,7 @@ from biossl.keys import Keys, hash_ints
 from biossl.models.transformer import TransformerEncoder
 from biossl.objectives.base import Objective, Outcome, SamplePlan
 from biossl.objectives.losses_moments import hierarchical_contrast
-from biossl.objectives.masking import MaskConfig
+from biossl.objectives.masking import MaskConfig, require_maskable
 from biossl.objectives.stretches import stretch
 from biossl.objectives.views import watched, with_penalty
 
@@ -76,6 +76,7 @@ class TS2Vec(Objective):
         mask: MaskConfig | None = None, steps: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
+        require_maskable(encoder, objective="ts2vec")
         if mask is not None:
             raise RequestError("key 'mask': objective ts2vec hides patches by objective.masked; leave the section out")
         if config.overlap > encoder.grid[1]:

@@ -19,7 +19,7 @@ from biossl.batch import Batch, Encoded, Tokens
 from biossl.distributed import world_size
 from biossl.errors import RequestError
 from biossl.keys import Keys
-from biossl.models.transformer import TransformerEncoder, pool_tokens
+from biossl.models.encoder import Encoder, pool_tokens
 from biossl.objectives.base import Objective, Outcome
 from biossl.objectives.masking import MaskConfig
 
@@ -110,7 +110,7 @@ def pooled(tokens: Tokens, encoded: Encoded) -> tuple[Tensor, Tensor | None]:
     return pool_tokens(replace(encoded, observed=encoded.observed | ~valid[:, None])), valid
 
 
-def features(encoder: TransformerEncoder, batch: Batch) -> tuple[Tensor, Tensor | None]:
+def features(encoder: Encoder, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """:func:`pooled` features (B, D) of a batch, and which windows count."""
     tokens = encoder.tokenize(batch)
     return pooled(tokens, encoder.encode(tokens))
@@ -160,7 +160,7 @@ class TwoViews(Objective, Generic[C]):
 
     Parameters
     ----------
-    encoder : TransformerEncoder
+    encoder : Encoder
     config : TwoViewsConfig
         The subclass's own.
     augment : Pipeline or None
@@ -177,7 +177,7 @@ class TwoViews(Objective, Generic[C]):
     """
 
     def __init__(
-        self, encoder: TransformerEncoder, config: C, *, augment: Pipeline | None, mask: MaskConfig | None = None, steps: int = 1
+        self, encoder: Encoder, config: C, *, augment: Pipeline | None, mask: MaskConfig | None = None, steps: int = 1
     ) -> None:
         super().__init__()
         require_no_mask(mask, objective=config.name)
@@ -187,10 +187,10 @@ class TwoViews(Objective, Generic[C]):
                 "a policy or a list, or objective.pairing: adjacent"
             )
         self.config, self.augment, self.steps = config, augment, steps
-        self.encoder: TransformerEncoder = encoder
+        self.encoder: Encoder = encoder
         self._build(encoder, config)
 
-    def _build(self, encoder: TransformerEncoder, config: C) -> None:
+    def _build(self, encoder: Encoder, config: C) -> None:
         """Make the networks behind the encoder and set ``needs``; called once, last of all."""
         raise NotImplementedError  # every subclass
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 # section -> name -> dataclass of its settings
 CONFIGS: dict[str, dict[str, str]] = {
-    "model": {"transformer": "biossl.models.transformer:EncoderConfig"},
+    "model": {
+        "transformer": "biossl.models.transformer:EncoderConfig",
+        "convnet": "biossl.models.convnets:ConvConfig",
+    },
     "mask": {
         "random": "biossl.objectives.masking:RandomMask",
         "multi_block": "biossl.objectives.masking:MultiBlockMask",
@@ -83,6 +86,7 @@ CONFIGS: dict[str, dict[str, str]] = {
         "attention": "biossl.models.task_heads:AttentionHeadConfig",
         "mlp": "biossl.models.task_heads:MLPHeadConfig",
         "dense": "biossl.models.task_heads:DenseHeadConfig",
+        "unet": "biossl.models.dense_heads:UNetHeadConfig",
         "sequence": "biossl.models.group_heads:SequenceHeadConfig",
         "pooling": "biossl.models.group_heads:PoolingHeadConfig",
     },
@@ -94,7 +98,10 @@ CONFIGS: dict[str, dict[str, str]] = {
 }
 
 # name -> class built from (spec, config)
-ENCODERS: dict[str, str] = {"transformer": "biossl.models.transformer:TransformerEncoder"}
+ENCODERS: dict[str, str] = {
+    "transformer": "biossl.models.transformer:TransformerEncoder",
+    "convnet": "biossl.models.convnets:ConvEncoder",
+}
 
 # dict of name -> list of {"name": ..., **settings}: what `augment: NAME` in a file stands for
 POLICIES = "biossl.augment.policies:POLICIES"

@@ -363,7 +363,7 @@ def _load_init(objective: Objective, init: str | Path) -> dict[str, Any]:
     loaded = load_encoder(init)
     ours: Any = objective.encoder
     require_match(loaded.spec, ours.spec)
-    there, here = to_plain(loaded.config), to_plain(ours.config)
+    there, here = ({"name": e.architecture, **to_plain(e.config)} for e in (loaded, ours))
     lines = [
         f"model.{key}: {there.get(key)} there, {here.get(key)} in the recipe"
         for key in sorted({*there, *here} - {"drop_path", "init"})  # decide no weight

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from biossl.batch import Batch, Encoded, TimeKeep
 from biossl.errors import DataError, RequestError
-from biossl.models.transformer import DropPath, EncoderConfig, TransformerEncoder, init_weights, pool_tokens, take_tokens
+from biossl.models.encoder import pool_tokens
+from biossl.models.transformer import DropPath, EncoderConfig, TransformerEncoder, init_weights, take_tokens
 from biossl.signal import InputSpec
 
 NAMES = ("I", "II", "V1", "V2")

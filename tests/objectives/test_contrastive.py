@@ -12,7 +12,7 @@ from biossl.batch import Batch, TimeKeep
 from biossl.errors import RequestError
 from biossl.keys import Keys
 from biossl.models.decoders import DecoderConfig
-from biossl.models.transformer import pool_tokens
+from biossl.models.encoder import pool_tokens
 from biossl.objectives.clocs import CLOCS, CLOCSConfig
 from biossl.objectives.hybrid import Hybrid, HybridConfig
 from biossl.objectives.lejepa import LeJEPA, LeJEPAConfig

@@ -17,7 +17,8 @@ from biossl.augment.base import Pipeline
 from biossl.batch import Batch
 from biossl.errors import RequestError
 from biossl.keys import Keys
-from biossl.models.transformer import EncoderConfig, TransformerEncoder, pool_tokens
+from biossl.models.encoder import pool_tokens
+from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.objectives.losses_averaged import queue_nce
 from biossl.objectives.moco import KeyQueue, MoCo, MoCoConfig
 from biossl.recipe import load_recipe
