@@ -102,7 +102,7 @@ def scatter(xy: Array, group: Array, names: Sequence[str], *, title: str, alt: s
             some = xy[group == k]
             axes.plot(
                 *some.T, MARKS[(k + k // 8) % 8], color=COLOURS[k % 8], markersize=4, alpha=0.7, markeredgewidth=0,
-                label=_short(name), rasterized=True,
+                label=short(name), rasterized=True,
             )  # fmt: skip
         axes.set(title=title, xticks=[], yticks=[])
         axes.grid(visible=False)
@@ -125,7 +125,7 @@ def reliability(lines: dict[str, Sequence[dict[str, Any]]], *, alt: str) -> str:
         axes.plot([0, 1], [0, 1], ":", color=GREY, label="as predicted")
         for i, (name, bins) in enumerate(lines.items()):
             x, y = ([b[key] for b in bins] for key in ("mean_probability", "frequency"))
-            axes.plot(x, y, DASHES[i % 4], marker=MARKS[i % 8], color=COLOURS[i % 8], label=_short(name), markersize=5)
+            axes.plot(x, y, DASHES[i % 4], marker=MARKS[i % 8], color=COLOURS[i % 8], label=short(name), markersize=5)
             for b in bins:
                 axes.plot([b["mean_probability"]] * 2, [b["low"], b["high"]], color=COLOURS[i % 8], linewidth=1)
         axes.set(title="Calibration", xlabel="predicted probability", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1))
@@ -147,7 +147,8 @@ def spread(values: Sequence[float], *, ylabel: str, alt: str) -> str:
         return svg(figure, alt, f"spread {alt}")
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A class name that fits a legend."""
     text = name.replace("_", " ").lower() if name.isupper() and len(name) > 5 else name
     return text if len(text) <= 18 else text[:17] + "\u2026"
 

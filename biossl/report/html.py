@@ -105,9 +105,9 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], *, caption: st
     )
 
 
-def details(summary: str, inner: str) -> str:
-    """Something that is folded away until it is asked for; ``inner`` is HTML."""
-    return f"<details><summary>{esc(summary)}</summary>{inner}</details>" if inner else ""
+def details(summary: str, inner: str, *, opened: bool = False) -> str:
+    """Something that is folded away until it is asked for, or ``opened``; ``inner`` is HTML."""
+    return f"<details{' open' if opened else ''}><summary>{esc(summary)}</summary>{inner}</details>" if inner else ""
 
 
 def flow(boxes: Sequence[tuple[str, str, Sequence[str]]]) -> str:
