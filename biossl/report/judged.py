@@ -134,6 +134,7 @@ def _table(file: Path) -> pd.DataFrame | None:
 
 def _rows(corpus: Corpus, table: pd.DataFrame) -> Array | None:
     """Rows by their keys; equal keys (two events at one moment) in their order; None where one is not found."""
+
     def keyed(frame: pd.DataFrame) -> pd.DataFrame:
         some = frame[list(_KEYS)].reset_index(drop=True).astype({"subject": str, "record": str})
         return some.assign(twin=some.groupby(list(_KEYS)).cumcount())

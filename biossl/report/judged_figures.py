@@ -51,7 +51,11 @@ def curves(judged: Judged) -> str:
     for some in np.array_split(np.arange(len(names)), count):
         lines = {names[i]: drawn[names[i]] for i in some}
         panels += [_panel(judged, lines, what) for what in ("roc", "precision_recall")]
-    return html.figures(panels) + html.table(rows, caption="Areas under the curves, each class against all others") + html.notes(left)
+    return (
+        html.figures(panels)
+        + html.table(rows, caption="Areas under the curves, each class against all others")
+        + html.notes(left)
+    )
 
 
 def operating_point(judged: Judged, name: str) -> dict[str, Any] | None:
@@ -85,7 +89,9 @@ def _panel(judged: Judged, lines: dict[str, tuple[Any, ...]], what: str) -> tupl
                 axes.fill_between(GRID, one.low, one.high, color=colour, alpha=0.13, linewidth=0, step=None if roc else "pre")
             if not roc:
                 axes.axhline(one.prevalence, color=colour, linestyle=(0, (1, 3)), linewidth=1)
-            alt.append(f"{name}: {'AUROC' if roc else 'AUPRC'} {interval(area)}" + ("" if roc else f", prevalence {one.prevalence:.3f}"))
+            alt.append(
+                f"{name}: {'AUROC' if roc else 'AUPRC'} {interval(area)}" + ("" if roc else f", prevalence {one.prevalence:.3f}")
+            )
             point = operating_point(judged, name) if roc else None
             if point is not None:
                 points += 1
@@ -99,7 +105,9 @@ def _panel(judged: Judged, lines: dict[str, tuple[Any, ...]], what: str) -> tupl
             title="Precision and recall", xlabel="recall (sensitivity)", ylabel="precision (PPV)"
         )
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1, fontsize=9)
-        picture = figures.svg(figure, f"{'ROC' if roc else 'Precision-recall'} curves. {'; '.join(alt)}.", f"{what} {'; '.join(alt)}")
+        picture = figures.svg(
+            figure, f"{'ROC' if roc else 'Precision-recall'} curves. {'; '.join(alt)}.", f"{what} {'; '.join(alt)}"
+        )
     band = "Shaded: 95 % of resamples of the subjects, point by point."
     if not roc:
         return picture, f"{band} Dotted lines: each class's share of the windows, the precision of guessing."
@@ -206,7 +214,11 @@ def groups(result: dict[str, Any]) -> str:
 def _forest(result: dict[str, Any], covariate: str, rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
     metric = METRIC_NAMES[result["metric"]]
     whole = result["scores"][result["metric"]]
-    alt = [f"{g['name']} ({g['n_subjects']} subjects) {interval(g['score'])}" + (f", minus the rest {interval(g['gap'], signed=True)}" if _known(g["gap"]) else "") for g in rows]
+    alt = [
+        f"{g['name']} ({g['n_subjects']} subjects) {interval(g['score'])}"
+        + (f", minus the rest {interval(g['gap'], signed=True)}" if _known(g["gap"]) else "")
+        for g in rows
+    ]
     with matplotlib.rc_context(figures.STYLE):
         figure = Figure(figsize=(5.0, 1.5 + 0.42 * len(rows)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
@@ -243,7 +255,9 @@ def _known(value: dict[str, Any] | None) -> bool:
 def _bar(axes: Any, value: dict[str, Any], row: int, colour: str, filled: bool) -> None:
     if value["low"] is not None:
         axes.plot([value["low"], value["high"]], [row, row], color=colour, linewidth=2.5, solid_capstyle="butt")
-    axes.plot([value["value"]], [row], "o" if filled else "s", color=colour, markersize=7, markerfacecolor=colour if filled else "white")
+    axes.plot(
+        [value["value"]], [row], "o" if filled else "s", color=colour, markersize=7, markerfacecolor=colour if filled else "white"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- amounts
@@ -276,6 +290,8 @@ def scarcity(rows: Sequence[dict[str, Any]], title: str, metric: str) -> str:
         axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
         axes.minorticks_off()
         axes.set(title="Score by amount of training", xlabel=f"labelled training {axis}", ylabel=metric)
-        said = "; ".join(f"{r[axis]:,} {axis}: {interval({'low': None, 'high': None} | r | {'value': r['score']})}" for r in known)
+        said = "; ".join(
+            f"{r[axis]:,} {axis}: {interval({'low': None, 'high': None} | r | {'value': r['score']})}" for r in known
+        )
         picture = figures.svg(figure, f"{metric} by labelled training {axis}, {title}. {said}.", f"scarcity {title} {said}")
     return html.figures([(picture, f"{title}: one dot a model, bars 95 % intervals, the line joins means.")])

@@ -11,10 +11,9 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from biossl.report import html, traces
-from biossl.report.judged import YES_NO, Judged
+from biossl.report.judged import Judged
 from biossl.signal import Recording
 
 MOST = 6
@@ -66,7 +65,10 @@ def _wrong(judged: Judged) -> list[Case]:
     if kind == "multiclass":
         said = p.argmax(axis=1)
         rows = np.flatnonzero(decided & ~np.isnan(y) & (said != y))
-        return [Case(int(i), float(p[i, said[i]]), names[int(y[i])], f"{names[said[i]]} (probability {p[i, said[i]]:.3f})") for i in rows]
+        return [
+            Case(int(i), float(p[i, said[i]]), names[int(y[i])], f"{names[said[i]]} (probability {p[i, said[i]]:.3f})")
+            for i in rows
+        ]
     yes = p >= judged.thresholds
     off = np.where(~np.isnan(y) & (yes != (y > 0.5)) & decided[:, None], np.abs(y - p), -1.0)
     out = []
@@ -119,6 +121,4 @@ def _picture(recording: Recording, alt: str) -> str:
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
     width, height = (25.4 * v for v in figure.get_size_inches())
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return (
-        f'<img src="data:image/png;base64,{data}" alt="{html.esc(alt)}" style="width:{width:.1f}mm;aspect-ratio:{width:.1f}/{height:.1f}">'
-    )
+    return f'<img src="data:image/png;base64,{data}" alt="{html.esc(alt)}" style="width:{width:.1f}mm;aspect-ratio:{width:.1f}/{height:.1f}">'
