@@ -64,7 +64,7 @@ def evaluations(
                 drawn = html.para(f"{title}: left out, so that the page stays under 3 MB.")
             out += f"<h4>{title}</h4>{drawn}" if drawn else ""
         out += html.notes(r["notes"])
-    if "<img" in out or "map-data" in out:
+    if 'class="cases"' in out or "map-data" in out:
         out = html.para("This page shows signals of single people: treat it like the recordings themselves.", "warn") + out
     return out + scarce + (f"<script>{SCRIPT}</script>" if "map-data" in out else "")
 

@@ -38,7 +38,7 @@ figure { margin: 0; break-inside: avoid; }
 figure svg { width: 100%; height: auto; max-width: 36rem; display: block; }
 .cases { display: grid; gap: 1rem; }
 .cases figure { min-width: 0; }
-.cases img { display: block; height: auto; }
+.cases svg { max-width: none; }
 .map { max-width: 44rem; }
 .map svg { max-width: none; }
 .stage { border: 1px solid var(--line); border-radius: .3rem; touch-action: manipulation; }
@@ -59,7 +59,7 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 @media print {
   body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; } h2 { break-after: avoid; }
   .wide, pre { overflow: visible; } pre { white-space: pre-wrap; } table, .flow li { break-inside: avoid; }
-  .cases img { max-width: 100%; } .live { display: none; }
+  .cases svg { max-width: 100%; } .live { display: none; }
   .lead, .warn, .flow li, pre { background: none; border: 1px solid #999; }
 }
 """

@@ -108,7 +108,7 @@ def _panel(judged: Judged, lines: dict[str, tuple[Any, ...]], what: str) -> tupl
         picture = figures.svg(
             figure, f"{'ROC' if roc else 'Precision-recall'} curves. {'; '.join(alt)}.", f"{what} {'; '.join(alt)}"
         )
-    band = "Shaded: 95 % of resamples of the subjects, point by point."
+    band = "Beside each name the area with its 95 % interval; shaded: 95 % of resamples of the subjects, point by point."
     if not roc:
         return picture, f"{band} Dotted lines: each class's share of the windows, the precision of guessing."
     if points:
@@ -221,22 +221,25 @@ def _forest(result: dict[str, Any], covariate: str, rows: Sequence[dict[str, Any
     ]
     with matplotlib.rc_context(figures.STYLE):
         figure = Figure(figsize=(5.0, 1.5 + 0.42 * len(rows)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
+        gaps = any(_known(g["gap"]) for g in rows)
+        left, *more = figure.subplots(1, 1 + gaps, sharey=True, squeeze=False)[0]
         if whole["value"] is not None:
             left.axvline(whole["value"], color=figures.GREY, linestyle="--", linewidth=1)
             if whole["low"] is not None:
                 left.axvspan(whole["low"], whole["high"], color=figures.GREY, alpha=0.12, linewidth=0)
-        right.axvline(0, color="black", linewidth=1)
+        for right in more:
+            right.axvline(0, color="black", linewidth=1)
         for i, g in enumerate(rows):
             _bar(left, g["score"], i, figures.COLOURS[0], True)
-            if _known(g["gap"]):
-                clear = g["gap"]["low"] is not None and (g["gap"]["low"] > 0 or g["gap"]["high"] < 0)
-                _bar(right, g["gap"], i, figures.COLOURS[1] if clear else figures.GREY, clear)
-            else:
-                right.text(0, i, " no gap", va="center", fontsize=8)
+            for right in more:
+                if _known(g["gap"]):
+                    clear = g["gap"]["low"] is not None and (g["gap"]["low"] > 0 or g["gap"]["high"] < 0)
+                    _bar(right, g["gap"], i, figures.COLOURS[1] if clear else figures.GREY, clear)
+                else:
+                    right.text(0, i, " no gap", va="center", fontsize=8)
         left.set_yticks(range(len(rows)), [f"{figures.short(g['name'])}\nn = {g['n_subjects']}" for g in rows], fontsize=9)
         left.set_ylim(len(rows) - 0.5, -0.5)
-        for axes, name in ((left, metric), (right, "minus the rest")):
+        for axes, name in zip((left, *more), (metric, "minus the rest"), strict=False):
             axes.grid(axis="y", visible=False)
             axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.set_xlabel(name)
@@ -244,7 +247,7 @@ def _forest(result: dict[str, Any], covariate: str, rows: Sequence[dict[str, Any
         picture = figures.svg(figure, f"{metric} by {covariate}: {'; '.join(alt)}.", f"forest {covariate} {alt}")
     return picture, (
         f"n = subjects; bars are 95 % intervals over subjects, not corrected for the number of groups. Dashed: everybody ({interval(whole)}). "
-        "Right: a filled mark where the interval of the gap excludes 0."
+        + ("Right: a filled mark where the interval of the gap excludes 0." if gaps else "No gaps: the rest is too few.")
     )
 
 

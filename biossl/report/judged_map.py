@@ -171,14 +171,10 @@ def trace(x: Array, unit: str, together: bool) -> tuple[list[str], str]:
     """
     x = np.asarray(x, np.float64)
     if x.shape[1] > _POINTS:
-        pieces = np.array_split(np.arange(x.shape[1]), _POINTS // 2)
-        out = np.full((len(x), _POINTS), np.nan)
-        for k, row in enumerate(x):
-            for j, piece in enumerate(pieces):
-                if np.isfinite(row[piece]).any():
-                    ends = sorted((int(np.nanargmin(row[piece])), int(np.nanargmax(row[piece]))))
-                    out[k, 2 * j : 2 * j + 2] = row[piece][ends]
-        x = out
+        size = -(-x.shape[1] // (_POINTS // 2))
+        pieces = np.pad(x, ((0, 0), (0, -x.shape[1] % size)), constant_values=np.nan).reshape(len(x), -1, size)
+        ends = np.stack([np.where(np.isnan(sign * pieces), np.inf, sign * pieces).argmin(axis=2) for sign in (1, -1)], axis=2)
+        x = np.take_along_axis(pieces, np.sort(ends, axis=2), axis=2).reshape(len(x), -1)
     known = np.isfinite(x)
     if not known.any():
         return ["." * x.shape[1]] * len(x), "nothing observed"

@@ -6,18 +6,16 @@ shown where the set is public; of one that is not, its key.
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 
-from biossl.report import html, traces
+from biossl.report import figures, html, traces
 from biossl.report.judged import Judged
 from biossl.signal import Recording
 
 MOST = 6
-_DPI = 110
 _LONGEST_S = 12.0  # drawn of a longer window
 _WORDS = {"ecg": "ECG at 25 mm/s and 10 mm/mV, pulse 1 mV", "eeg": "EEG, negative up", "imu": "Inertial sensors"}
 
@@ -102,7 +100,7 @@ def worst_cases(judged: Judged) -> str:
     one = len({judged.people[c.row] for c in cases}) == len(cases)
     said += ", one a subject." if one else "; so few subjects have one that some are shown more than once."
     withheld = int(judged.abstained.sum())
-    said += f" {withheld:,} windows without a decision (abstained) are not among them." if withheld else ""
+    said += f" Windows without a decision (abstained: {withheld:,}) are not among them." if withheld else ""
     if spec.window_s > _LONGEST_S:
         said += f" Of each window of {spec.window_s:g} s the first {_LONGEST_S:g} s are drawn."
     said += f" {_WORDS[spec.modality]}; a wide picture scrolls sideways."
@@ -115,10 +113,8 @@ def worst_cases(judged: Judged) -> str:
 
 
 def _picture(recording: Recording, alt: str) -> str:
-    """PNG in the page, at its own size so that a millimetre of paper is one."""
+    """SVG at its own size, so that a millimetre of paper is one."""
     figure = traces.draw(recording, 0.0, _LONGEST_S)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
-    width, height = (25.4 * v for v in figure.get_size_inches())
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" alt="{html.esc(alt)}" style="width:{width:.1f}mm;aspect-ratio:{width:.1f}/{height:.1f}">'
+    with matplotlib.rc_context({"path.simplify_threshold": 0.3, "svg.fonttype": "none", "font.family": "sans-serif"}):
+        picture = figures.svg(figure, alt, alt)
+    return picture.replace("<svg", f'<svg style="width:{25.4 * figure.get_size_inches()[0]:.1f}mm"', 1)
