@@ -25,7 +25,7 @@ def make_locked(run: Path, corpus: Corpus, label: str, thresholds: dict[str, flo
     """A run folder whose model was never trained; ``thresholds`` of its yes/no classes."""
     torch.manual_seed(2)
     task = make_task(corpus, label)
-    encoder = TransformerEncoder(corpus.spec, EncoderConfig(dim=16, depth=1, heads=2, patch_s=0.4))
+    encoder = TransformerEncoder(corpus.spec, EncoderConfig(dim=16, depth=1, heads=2, patch_s=0.32))
     config = LinearHeadConfig()
     model = Model(
         encoder, config.build(encoder, n_outputs(task.kind, len(task.classes))), kind=task.kind, classes=task.classes, scale=(50.0, 9.0)
