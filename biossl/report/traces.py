@@ -147,7 +147,8 @@ def _panels(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> F
     for i, key in enumerate(zip(recording.ch_types, recording.units, strict=True)):
         groups.setdefault(key, []).append(i)
     words = {"acc": "acceleration", "gyro": "rotation"}
-    figure = _figure(10, 2.2 * len(groups) + 0.6)
+    height = 2.2 * len(groups) + 0.6
+    figure = _figure(10, height)
     axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
     for axis, ((kind, unit), rows) in zip(axes, groups.items(), strict=True):
         turned = unit == "rad/s"
@@ -160,7 +161,7 @@ def _panels(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> F
         axis.tick_params(labelsize=7)
     axes[-1].set_xlabel("time (s)", fontsize=8)
     axes[0].set_title(title, fontsize=8, loc="left")
-    figure.tight_layout()
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.5 / height, top=1 - 0.3 / height, hspace=0.12)
     return figure
 
 

@@ -30,8 +30,8 @@ class Case:
     said: str
 
 
-def worst(judged: Judged, most: int = MOST) -> list[Case]:
-    """Wrong windows, most wrong first; one a subject where so many subjects have one, else the next ones of the same subjects.
+def worst(judged: Judged) -> list[Case]:
+    """At most :data:`MOST` wrong windows, most wrong first; one a subject where so many subjects have one, else the next ones of the same subjects.
 
     Several classes: the probability of the wrong class that was said. Yes/no classes: of answers on the wrong side of the frozen threshold the
     probability that was not given to the truth. Values: absolute error. Windows the model abstains on are no errors.
@@ -40,7 +40,6 @@ def worst(judged: Judged, most: int = MOST) -> list[Case]:
     ----------
     judged : Judged
         With a table.
-    most : int
 
     Returns
     -------
@@ -51,7 +50,7 @@ def worst(judged: Judged, most: int = MOST) -> list[Case]:
     for case in found:
         (rest if people[case.row] in seen else first).append(case)
         seen.add(people[case.row])
-    return sorted((first + rest)[:most], key=lambda c: (-c.wrong, c.row))
+    return sorted((first + rest)[:MOST], key=lambda c: (-c.wrong, c.row))
 
 
 def _wrong(judged: Judged) -> list[Case]:
