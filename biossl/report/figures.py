@@ -161,7 +161,9 @@ def svg(figure: Figure, alt: str, salt: str, dpi: int = 100) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\sd="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+|\s*\n\s*", r"\1", d[0]).replace(" L ", "L"), text)  # 1/100 pt is enough
+    text = re.sub(
+        r'\sd="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+|\s*\n\s*", r"\1", d[0]).replace(" L ", "L"), text
+    )  # 1/100 pt is enough
     text = re.sub(r'\s(width|height)="[\d.]+pt"', "", text, count=2)
     # ids are hashes salted by the title; the figure's own (figure_1, axes_1 ...) would repeat on the page and serve nothing
     text = re.sub(r'\sid="[a-zA-Z]+\d*_\d+"', "", text)

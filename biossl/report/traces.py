@@ -100,7 +100,10 @@ def _paper(axes: Any, length: float, height: float) -> None:
     axes.set_ylim(0, height)
     fine_x, fine_y = np.arange(0, length + 1e-9, 0.04), np.arange(0, height + 1e-9, 0.1)
     for step, color, width in ((1, "#f6cccc", 0.3), (5, "#e58f8f", 0.6)):
-        for some, end, across in ((fine_x[::step], height, False), (fine_y[::step], length, True)):  # one path: an SVG stays small
+        for some, end, across in (
+            (fine_x[::step], height, False),
+            (fine_y[::step], length, True),
+        ):  # one path: an SVG stays small
             along = np.stack([some, some, np.full(len(some), np.nan)], axis=1).ravel()
             ends = np.tile([0.0, end, np.nan], len(some))
             axes.plot(*((ends, along) if across else (along, ends)), color=color, linewidth=width, zorder=0)

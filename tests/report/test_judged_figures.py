@@ -39,7 +39,9 @@ def judged(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Judged:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures in the order they are drawn; they are not turned into SVG."""
     kept: list[Figure] = []
-    monkeypatch.setattr(figures, "svg", lambda figure, alt, salt, **kw: (kept.append(figure), f"<svg aria-label='{alt}'></svg>")[1])
+    monkeypatch.setattr(
+        figures, "svg", lambda figure, alt, salt, **kw: (kept.append(figure), f"<svg aria-label='{alt}'></svg>")[1]
+    )
     return kept
 
 
@@ -60,7 +62,9 @@ def test_the_point_on_the_roc_is_the_locks_threshold_on_these_windows(judged: Ju
     assert judged.table is not None
     y, said = judged.table["y_A"].to_numpy(), judged.table["p_A"].to_numpy() >= 0.45
     sensitivity, wrong = said[y == 1].mean(), said[y == 0].mean()
-    marks = [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in drawn[0].axes[0].lines if line.get_marker() in "os"]
+    marks = [
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in drawn[0].axes[0].lines if line.get_marker() in "os"
+    ]
     assert marks[0] == pytest.approx((wrong, sensitivity), abs=1e-12) and len(marks) == 2
     curve = next(line for line in drawn[0].axes[0].lines if line.get_label().startswith("A "))
     assert np.abs(np.stack(curve.get_data(), 1) - marks[0]).sum(1).min() < 1e-9  # it lies on the curve
@@ -127,10 +131,18 @@ def test_groups_under_the_minimum_are_listed_and_not_drawn(drawn: list[Figure]) 
     groups = [
         {"name": "women", "n_subjects": 14, "score": interval(0.9, 0.8, 0.95), "gap": interval(0.2, 0.1, 0.3)},
         {"name": "men", "n_subjects": 12, "score": interval(0.7, 0.6, 0.8), "gap": None, "reason": "the rest has 4 subjects"},
-        {"name": "missing", "n_subjects": 4, "score": None, "gap": None, "reason": "4 subjects with a label: not scored below 10"},
+        {
+            "name": "missing",
+            "n_subjects": 4,
+            "score": None,
+            "gap": None,
+            "reason": "4 subjects with a label: not scored below 10",
+        },
         {"name": "other", "n_subjects": 11, "score": interval(None, reason="one class only"), "gap": None},
     ]
-    page = judged_figures.groups({"metric": "macro_f1", "scores": {"macro_f1": interval(0.8, 0.7, 0.9)}, "groups": {"sex": groups}})
+    page = judged_figures.groups(
+        {"metric": "macro_f1", "scores": {"macro_f1": interval(0.8, 0.7, 0.9)}, "groups": {"sex": groups}}
+    )
     assert "sex missing, not drawn: 4 subjects with a label: not scored below 10." in page
     assert "sex other, not drawn: one class only." in page and "scored from 10 subjects" in page
     left, right = drawn[0].axes
@@ -147,7 +159,9 @@ def test_the_page_of_a_run_with_groups_says_the_rule_where_none_is_drawn(drawn: 
 
 
 def test_scores_by_amount_need_two_amounts_and_are_in_order(drawn: list[Figure]) -> None:
-    rows = [{"subjects": n, "windows": 4 * n, "score": s, "low": s - 0.1, "high": s + 0.1} for n, s in ((10, 0.8), (2, 0.5), (5, 0.7))]
+    rows = [
+        {"subjects": n, "windows": 4 * n, "score": s, "low": s - 0.1, "high": s + 0.1} for n, s in ((10, 0.8), (2, 0.5), (5, 0.7))
+    ]
     assert judged_figures.scarcity(rows[:1], "t", "macro F1") == "" == judged_figures.scarcity([], "t", "macro F1")
     page = judged_figures.scarcity(rows, "activity", "macro F1")
     line = drawn[0].axes[0].lines[3]

@@ -40,7 +40,9 @@ def judged(corpus: Corpus) -> Judged:
 
 
 def features(rows: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(500, 6))[rows] * [5, 3, 1, 1, 1, 1] @ np.random.default_rng(1).normal(size=(6, 6))
+    return (
+        np.random.default_rng(0).normal(size=(500, 6))[rows] * [5, 3, 1, 1, 1, 1] @ np.random.default_rng(1).normal(size=(6, 6))
+    )
 
 
 def data(page: str) -> dict[str, Any]:
@@ -82,7 +84,9 @@ def test_long_windows_keep_their_spikes() -> None:
     x = np.zeros((1, 2500))
     x[0, 1234], x[0, 1300] = 5.0, -3.0
     (text,), said = maps.trace(x, "mV", False)
-    assert len(text) <= 120 and "_" in text and "A" in text and text.index("_") < text.index("A") and said == "a lane is 8 mV high"
+    assert (
+        len(text) <= 120 and "_" in text and "A" in text and text.index("_") < text.index("A") and said == "a lane is 8 mV high"
+    )
     assert maps.trace(np.full((2, 300), np.nan), "mV", False)[1] == "nothing observed"
 
 
