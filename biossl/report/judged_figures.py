@@ -83,7 +83,7 @@ def _panel(judged: Judged, lines: dict[str, tuple[Any, ...]], what: str) -> tupl
         for i, (name, (a, b, auroc, auprc)) in enumerate(lines.items()):
             one: Curve = a if roc else b
             area, colour = (auroc, figures.COLOURS[i]) if roc else (auprc, figures.COLOURS[i])
-            kind = {} if roc else {"drawstyle": "steps-pre"}
+            kind: dict[str, Any] = {} if roc else {"drawstyle": "steps-pre"}
             axes.plot(one.x, one.y, figures.DASHES[i % 4], color=colour, label=f"{figures.short(name)} {interval(area)}", **kind)
             if np.isfinite(one.low).any():
                 axes.fill_between(GRID, one.low, one.high, color=colour, alpha=0.13, linewidth=0, step=None if roc else "pre")

@@ -46,7 +46,10 @@ def worst(judged: Judged) -> list[Case]:
     list of Case
     """
     found = sorted(_wrong(judged), key=lambda c: (-c.wrong, c.row))
-    people, seen, first, rest = judged.people, set(), [], []
+    people = judged.people
+    first: list[Case] = []
+    rest: list[Case] = []
+    seen: set[str] = set()
     for case in found:
         (rest if people[case.row] in seen else first).append(case)
         seen.add(people[case.row])
