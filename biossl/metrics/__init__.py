@@ -7,6 +7,7 @@ below need numpy alone, the other files are imported by name:
 - ``events``, ``beats``, ``episodes``, ``boundaries``: detected events against a reference, after AAMI EC57 where it applies;
 - ``paired``: DeLong, McNemar, sign-flip test;
 - ``calibration``, ``calibrators``, ``operating``, ``decision``: reliability, frozen calibration and thresholds, net benefit;
+- ``curves``: ROC and precision-recall curves with a band;
 - ``subgroups``: for whom it works less well.
 
 No models, no files.

@@ -76,7 +76,7 @@ def embedding_map(corpus: Corpus, label: str | None, split: str | None, embed: C
     rows, z = rows[known], z[known]
     if len(rows) < 4:
         return None
-    group, names = _groups(corpus, label, rows)
+    group, names = groups(corpus, label, rows)
     z = StandardScaler().fit_transform(z)
     pca = PCA(min(50, *z.shape), random_state=0)
     axes = pca.fit_transform(z)
@@ -93,7 +93,7 @@ def embedding_map(corpus: Corpus, label: str | None, split: str | None, embed: C
     )  # fmt: skip
 
 
-def _groups(corpus: Corpus, label: str | None, rows: Array) -> tuple[Array, tuple[str, ...]]:
+def groups(corpus: Corpus, label: str | None, rows: Array) -> tuple[Array, tuple[str, ...]]:
     """Group of each row: class; for multi-label the first positive class; for a number its quarter."""
     if label is None:
         return np.zeros(len(rows), int), ("window",)

@@ -102,7 +102,7 @@ def scatter(xy: Array, group: Array, names: Sequence[str], *, title: str, alt: s
             some = xy[group == k]
             axes.plot(
                 *some.T, MARKS[(k + k // 8) % 8], color=COLOURS[k % 8], markersize=4, alpha=0.7, markeredgewidth=0,
-                label=_short(name), rasterized=True,
+                label=short(name), rasterized=True,
             )  # fmt: skip
         axes.set(title=title, xticks=[], yticks=[])
         axes.grid(visible=False)
@@ -125,7 +125,7 @@ def reliability(lines: dict[str, Sequence[dict[str, Any]]], *, alt: str) -> str:
         axes.plot([0, 1], [0, 1], ":", color=GREY, label="as predicted")
         for i, (name, bins) in enumerate(lines.items()):
             x, y = ([b[key] for b in bins] for key in ("mean_probability", "frequency"))
-            axes.plot(x, y, DASHES[i % 4], marker=MARKS[i % 8], color=COLOURS[i % 8], label=_short(name), markersize=5)
+            axes.plot(x, y, DASHES[i % 4], marker=MARKS[i % 8], color=COLOURS[i % 8], label=short(name), markersize=5)
             for b in bins:
                 axes.plot([b["mean_probability"]] * 2, [b["low"], b["high"]], color=COLOURS[i % 8], linewidth=1)
         axes.set(title="Calibration", xlabel="predicted probability", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1))
@@ -147,7 +147,8 @@ def spread(values: Sequence[float], *, ylabel: str, alt: str) -> str:
         return svg(figure, alt, f"spread {alt}")
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A class name that fits a legend."""
     text = name.replace("_", " ").lower() if name.isupper() and len(name) > 5 else name
     return text if len(text) <= 18 else text[:17] + "\u2026"
 
@@ -160,6 +161,9 @@ def svg(figure: Figure, alt: str, salt: str, dpi: int = 100) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'\sd="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+|\s*\n\s*", r"\1", d[0]).replace(" L ", "L"), text
+    )  # 1/100 pt is enough
     text = re.sub(r'\s(width|height)="[\d.]+pt"', "", text, count=2)
     # ids are hashes salted by the title; the figure's own (figure_1, axes_1 ...) would repeat on the page and serve nothing
     text = re.sub(r'\sid="[a-zA-Z]+\d*_\d+"', "", text)

@@ -1,7 +1,7 @@
 """The report's page: escaping, tables, sections and the style sheet. No numbers are made here.
 
-One file that needs no network and no script: styles inside, figures as inline SVG. Readable at 400 and 1280 pixels and on
-paper.
+One file that needs no network: styles inside, figures as inline SVG or images in the page. The one script there can be (``judged_map.py``) is
+inline and only adds to what stands without it. Readable at 400 and 1280 pixels and on paper.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--ink); backg
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem; border-bottom: 2px solid var(--line); }
+h4 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 h3 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; overflow-wrap: anywhere; }
 p, li { max-width: 46rem; }
 .soft, caption, figcaption { color: var(--soft); font-size: .9rem; }
@@ -35,6 +36,18 @@ tr.own td { font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
 figure { margin: 0; break-inside: avoid; }
 figure svg { width: 100%; height: auto; max-width: 36rem; display: block; }
+.cases { display: grid; gap: 1rem; }
+.cases figure { min-width: 0; }
+.cases svg { max-width: none; }
+.map { max-width: 44rem; }
+.map svg { max-width: none; }
+.stage { border: 1px solid var(--line); border-radius: .3rem; touch-action: manipulation; }
+.stage:focus { outline: 3px solid var(--blue); outline-offset: 2px; }
+.trace text { font: 16px system-ui, sans-serif; }
+.map .said { margin: .4rem 0; min-height: 1.5em; font-weight: 600; }
+.map .soft { margin: 0 0 .4rem; }
+.keys { display: flex; flex-wrap: wrap; gap: .2rem .9rem; list-style: none; padding: 0; margin: .4rem 0; font-size: .92rem; }
+.keys svg { display: inline-block; width: 14px; margin-right: .3rem; vertical-align: -2px; }
 .flow { list-style: none; padding: 0; margin: .6rem 0; display: flex; flex-wrap: wrap; gap: .6rem; }
 .flow li { flex: 1 1 11rem; background: var(--box); border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .7rem; position: relative; }
 .flow b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
@@ -46,6 +59,7 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 @media print {
   body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; } h2 { break-after: avoid; }
   .wide, pre { overflow: visible; } pre { white-space: pre-wrap; } table, .flow li { break-inside: avoid; }
+  .cases svg { max-width: 100%; } .live { display: none; }
   .lead, .warn, .flow li, pre { background: none; border: 1px solid #999; }
 }
 """
@@ -105,9 +119,9 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], *, caption: st
     )
 
 
-def details(summary: str, inner: str) -> str:
-    """Something that is folded away until it is asked for; ``inner`` is HTML."""
-    return f"<details><summary>{esc(summary)}</summary>{inner}</details>" if inner else ""
+def details(summary: str, inner: str, *, opened: bool = False) -> str:
+    """Something that is folded away until it is asked for, or ``opened``; ``inner`` is HTML."""
+    return f"<details{' open' if opened else ''}><summary>{esc(summary)}</summary>{inner}</details>" if inner else ""
 
 
 def flow(boxes: Sequence[tuple[str, str, Sequence[str]]]) -> str:

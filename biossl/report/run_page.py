@@ -1,7 +1,8 @@
 """One HTML page of a run: who was in it, how training went, what the features are worth, and how far to trust that.
 
 What lives here: gathering from a run folder and its corpora, and the order of the page. Sections come from
-``sections.py``, figures from ``figures.py``, markup from ``html.py``. No subject or record name reaches the page.
+``sections.py``, figures from ``figures.py``, markup from ``html.py``. No subject name reaches the page, and of records only the ids of
+drawn errors (of a set that is not public: keys).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from biossl.inference import embed_corpus
 from biossl.report import html, sections
 from biossl.report.embedding_map import EmbeddingMap, embedding_map
 from biossl.report.evaluations import evaluations
+from biossl.report.judged_figures import scarcity
 
 Array = NDArray[Any]
 
@@ -42,6 +44,8 @@ class Run:
     notes: list[str]
     evaluations: list[dict[str, Any]]
     locked: bool
+    amounts: list[dict[str, Any]]
+    learning: dict[str, Any] | None
 
 
 def write_report(
@@ -90,7 +94,7 @@ def write_report(
     parts = [
         ("cohort", "Who is in it", sections.cohort(held.corpora, _trained(held.facts))),
         ("training", "Fine-tuning" if held.locked else "Pretraining", sections.training(held.facts, held.log)),
-        *([("locked", "The locked model", evaluations(held.evaluations))] if held.locked else []),
+        *([("locked", "The locked model", _locked(held))] if held.locked else []),
         ("probes", "What the frozen features are worth", sections.probes(held.probes)),
         ("map", "Map of embeddings", sections.embedding_map(picture)),
         ("recipe", "Recipe", sections.recipe(held.recipe)),
@@ -129,9 +133,10 @@ def read_run(path: Path) -> Run:
         if digest not in corpora:
             notes.append(f"corpus {name} ({digest[:12]}) is not where the run found it: its cohort flow and map are left out")
     locked = (path / "model" / "model.yaml").is_file()
-    judged = []
+    judged, amounts = [], []
     for file in sorted((path / "evaluations").glob("*/results.json")):
-        result = _json(file)
+        result = _json(file) | {"out": str(file.parent)}  # the run may have been moved
+        amounts.append(result)
         if result.get("model", {}).get("sha256") == _locked_weights(path):
             judged.append(result)
         else:
@@ -142,7 +147,22 @@ def read_run(path: Path) -> Run:
         notes.append("no probe was run: `biossl probe RUN CORPUS --label NAME` writes what this page then shows")
     recipe = path / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
-    return Run(path, facts, text, read_log(path / "log.csv"), probes, list(corpora.values()), notes, judged, locked)
+    learning = _json(path / "learning_curve.json") if (path / "learning_curve.json").is_file() else None
+    return Run(
+        path, facts, text, read_log(path / "log.csv"), probes, list(corpora.values()), notes, judged, locked, amounts, learning
+    )  # fmt: skip
+
+
+def _locked(run: Run) -> str:
+    out = evaluations(run.evaluations, run.path, run.corpora, run.amounts)
+    if run.learning is None:
+        return out
+    try:
+        return out + scarcity(
+            run.learning["rows"], str(run.learning.get("label", "learning curve")), str(run.learning.get("metric", "score"))
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{run.path / 'learning_curve.json'}: damaged ({error}); run the command that wrote it again") from None
 
 
 def _trained(facts: dict[str, Any]) -> dict[str, str]:

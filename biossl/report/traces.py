@@ -1,7 +1,7 @@
 """A picture of one recording the way a clinician knows it.
 
 What lives here: ECG on paper (25 mm/s, 10 mm/mV, true to size at the figure's dpi), EEG as stacked traces with negative
-up, inertial sensors one panel a sensor. Matplotlib without its global state.
+up and a bar of its scale, inertial sensors one panel a sensor, rotation in degrees a second. Matplotlib without its global state.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MM = 1 / 25.4  # inches
 _STANDARD = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 _MAX_ROWS = 64
+_COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's
+_DASHES = ("-", "--", "-.", ":")
+_LEAST_MM = 90  # so that a short stretch has room for its title
 
 
 def draw(recording: Recording, start_s: float = 0.0, seconds: float = 10.0) -> Figure:
@@ -74,7 +77,7 @@ def _ecg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figu
     else:
         rows = [[(i, 0.0, length)] for i in mv[:_MAX_ROWS]]
     height_mv = 3.0  # 30 mm a row
-    width_mm, height_mm = 25 * length + 20, 10 * height_mv * len(rows) + 20
+    width_mm, height_mm = max(25 * length + 20, _LEAST_MM), 10 * height_mv * len(rows) + 20
     figure = _figure(width_mm * MM, height_mm * MM)
     axes = figure.add_axes((10 / width_mm, 10 / height_mm, 25 * length / width_mm, 10 * height_mv * len(rows) / height_mm))
     _paper(axes, length, height_mv * len(rows))
@@ -97,8 +100,13 @@ def _paper(axes: Any, length: float, height: float) -> None:
     axes.set_ylim(0, height)
     fine_x, fine_y = np.arange(0, length + 1e-9, 0.04), np.arange(0, height + 1e-9, 0.1)
     for step, color, width in ((1, "#f6cccc", 0.3), (5, "#e58f8f", 0.6)):
-        axes.vlines(fine_x[::step], 0, height, color=color, linewidth=width, zorder=0)
-        axes.hlines(fine_y[::step], 0, length, color=color, linewidth=width, zorder=0)
+        for some, end, across in (
+            (fine_x[::step], height, False),
+            (fine_y[::step], length, True),
+        ):  # one path: an SVG stays small
+            along = np.stack([some, some, np.full(len(some), np.nan)], axis=1).ravel()
+            ends = np.tile([0.0, end, np.nan], len(some))
+            axes.plot(*((ends, along) if across else (along, ends)), color=color, linewidth=width, zorder=0)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -111,7 +119,7 @@ def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figu
     order = (order + [i for i, k in enumerate(recording.ch_types) if k in ("eog", "emg", "ecg", "resp")])[:_MAX_ROWS]
     spread = [float(np.nanstd(x[i])) for i in order if recording.ch_types[i] == "eeg" and np.isfinite(x[i]).any()]
     step = _nice(5 * float(np.median(spread))) if spread else 100.0
-    figure = _figure(30 * MM * max(float(t[-1]), 1.0) + 1.2, 0.28 * len(order) + 1.0)
+    figure = _figure(max(30 * MM * max(float(t[-1]), 1.0) + 1.2, _LEAST_MM * MM), 0.28 * len(order) + 1.0)
     axes = figure.add_subplot()
     for row, i in enumerate(order):
         trace = x[i] - (np.nanmean(x[i]) if np.isfinite(x[i]).any() else 0.0)
@@ -121,6 +129,9 @@ def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figu
         axes.plot(
             t, row + np.clip(trace / own, -2, 2), linewidth=0.5, color="black" if recording.ch_types[i] == "eeg" else "#30608f"
         )
+    bar = axes.get_yaxis_transform()  # beside the traces, one row high
+    axes.plot([1.01, 1.01], [0, 1], color="black", linewidth=1.5, transform=bar, clip_on=False)
+    axes.text(1.015, 0.5, f"{step:g} uV", transform=bar, fontsize=7, va="center")
     axes.set_ylim(len(order), -1)  # first channel on top, so a positive value goes down
     axes.set_yticks(range(len(order)), [recording.ch_names[i] for i in order], fontsize=7)
     axes.set_xlim(0, max(float(t[-1]), 1.0))
@@ -129,7 +140,7 @@ def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figu
     axes.tick_params(labelsize=7)
     axes.set_xlabel("time (s)", fontsize=8)
     axes.set_title(f"{title}   rows {step:g} uV apart, negative up", fontsize=8, loc="left")
-    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.6 / (0.28 * len(order) + 1.0), top=1 - 0.3 / (0.28 * len(order) + 1.0))
+    figure.subplots_adjust(left=0.1, right=0.91, bottom=0.6 / (0.28 * len(order) + 1.0), top=1 - 0.3 / (0.28 * len(order) + 1.0))
     return figure
 
 
@@ -139,18 +150,21 @@ def _panels(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> F
     for i, key in enumerate(zip(recording.ch_types, recording.units, strict=True)):
         groups.setdefault(key, []).append(i)
     words = {"acc": "acceleration", "gyro": "rotation"}
-    figure = _figure(10, 2.2 * len(groups) + 0.6)
+    height = 2.2 * len(groups) + 0.6
+    figure = _figure(10, height)
     axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
     for axis, ((kind, unit), rows) in zip(axes, groups.items(), strict=True):
-        for i in rows[:12]:
-            axis.plot(t, x[i], linewidth=0.8, label=recording.ch_names[i])
-        axis.set_ylabel(f"{words.get(kind, kind)} ({unit})", fontsize=8)
+        turned = unit == "rad/s"
+        for k, i in enumerate(rows[:12]):
+            trace = np.rad2deg(x[i]) if turned else x[i]
+            axis.plot(t, trace, _DASHES[k % 4], color=_COLOURS[k % 3], linewidth=0.9, label=recording.ch_names[i])
+        axis.set_ylabel(f"{words.get(kind, kind)} ({'deg/s' if turned else unit})", fontsize=8)
         axis.legend(fontsize=7, loc="upper right", ncols=3)
         axis.grid(color="#dddddd", linewidth=0.5)
         axis.tick_params(labelsize=7)
     axes[-1].set_xlabel("time (s)", fontsize=8)
     axes[0].set_title(title, fontsize=8, loc="left")
-    figure.tight_layout()
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.5 / height, top=1 - 0.3 / height, hspace=0.12)
     return figure
 
 

@@ -42,7 +42,27 @@ def test_inertial_sensors_have_a_panel_each() -> None:
     both = Recording(
         np.concatenate([a.data, g.data]), 50.0, a.ch_names + g.ch_names, a.ch_types + g.ch_types, a.units + g.units, "r"
     )
-    assert [x.get_ylabel() for x in draw(both).axes] == ["acceleration (g)", "rotation (rad/s)"]
+    acceleration, rotation = draw(both).axes
+    assert [x.get_ylabel() for x in (acceleration, rotation)] == ["acceleration (g)", "rotation (deg/s)"]
+    np.testing.assert_allclose(rotation.lines[1].get_ydata(), np.rad2deg(g.data[1, :500]), rtol=1e-6)
+    np.testing.assert_allclose(acceleration.lines[1].get_ydata(), a.data[1, :500])
+
+
+def test_eeg_has_a_bar_that_is_as_long_as_it_says() -> None:
+    r = recording(("Fp1", "Cz", "O2"), "eeg", "uV")
+    (axes,) = draw(r).axes
+    said = float(next(t.get_text() for t in axes.texts if t.get_text().endswith(" uV")).split()[0])
+    bar = axes.lines[-1].get_ydata()
+    trace = axes.lines[0].get_ydata()
+    rows_per_uv = np.ptp(trace) / np.ptp(r.data[0, :2500])
+    assert abs(bar[1] - bar[0]) == pytest.approx(said * rows_per_uv, rel=1e-5)
+
+
+def test_a_short_beat_has_room_for_its_title() -> None:
+    beat = recording(("II",), "ecg", "mV")
+    figure = draw(beat, seconds=0.6)
+    title = figure.axes[0].get_window_extent().x0 + figure.axes[0]._left_title.get_window_extent().width
+    assert title < figure.bbox.width
 
 
 def test_missing_samples_and_short_recordings_are_drawn() -> None:
