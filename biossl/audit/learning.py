@@ -26,7 +26,7 @@ from biossl.metrics.intervals import draw
 from biossl.probe import check_rows, count_rows, labelled_rows
 
 Array = NDArray[Any]
-N_DRAWS = 5  # of subjects or windows, each with its own folds
+N_DRAWS = 3  # partings into folds; every fold draws its subjects or windows anew, so 15 draws a point
 N_RESAMPLES = 200  # of subjects and draws, each with its own fit
 LEAST_SUBJECTS = 5
 LEAST_POINTS = 4  # three numbers are fitted
@@ -230,7 +230,7 @@ def _one(n: Array, score: Array, weight: Array, start: Array | None = None) -> A
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the covariance, which the resamples replace
         try:
-            found, _ = curve_fit(lambda m, a, b, c: a - b * m**-c, n, score, first, sigma=weight, bounds=limits, max_nfev=2_000)
+            found, _ = curve_fit(lambda m, a, b, c: a - b * m**-c, n, score, first, sigma=weight, bounds=limits, max_nfev=300)
         except (RuntimeError, ValueError):
             return None
     return np.asarray(found)

@@ -159,11 +159,11 @@ def _panels(recording: Recording, x: np.ndarray, t: np.ndarray, title: str, band
         for i in rows[:12]:
             axis.plot(t, x[i], linewidth=0.8, label=recording.ch_names[i])
         if band is not None:  # a strip for each channel below its panel's traces
-            floor, top = axis.get_ylim()
+            (floor, top), sides = axis.get_ylim(), axis.get_xlim()
             step = 0.07 * (top - floor)
             for j, i in enumerate(rows[:12]):
                 _colours(axis, band[i], t, floor - (j + 1) * step, floor - j * step, (0.0, np.inf))
-            axis.set_ylim(floor - (len(rows[:12]) + 0.3) * step, top)
+            axis.set(xlim=sides, ylim=(floor - (len(rows[:12]) + 0.3) * step, top))
         axis.set_ylabel(f"{words.get(kind, kind)} ({unit})", fontsize=8)
         axis.legend(fontsize=7, loc="upper right", ncols=3)
         axis.grid(color="#dddddd", linewidth=0.5)

@@ -93,6 +93,12 @@ def test_a_test_part_that_is_opened_is_told_and_counted(encoder: Path, corpus: C
     assert [e["verb"] for e in openings(corpus.path, "opened")] == ["audit labels"]
 
 
+def test_an_encoder_that_was_tuned_with_labels_is_told(tuned: Path, corpus: Corpus, planted: np.ndarray) -> None:
+    found = audit_labels(tuned, corpus, "noisy")
+    assert np.isin(planted, found.rows).sum() >= 16
+    assert any("whose errors it may have learnt" in n for n in found.about["notes"])
+
+
 def test_yes_or_no_classes_are_looked_at_one_by_one(encoder: Path, corpus: Corpus, tmp_path: Path) -> None:
     """The class of a finding follows the rhythm; one window says so wrongly, half of the records say nothing."""
     subjects = sorted(set(corpus.index["subject"]))
