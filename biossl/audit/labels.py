@@ -114,12 +114,14 @@ def audit_labels(
     rows, notes, tested, split = _rows(corpus, label, split, part)
     z, said = features(used, corpus, rows.index, adapt=adapt)
     notes += said
-    blank = ~np.isfinite(z).all(axis=1)
+    blank: Array = np.asarray(~np.isfinite(z).all(axis=1))
     if blank.any():
         notes.append(f"{int(blank.sum())} labelled windows hold no observed sample and are left out")
         z, rows = z[~blank], _take(rows, ~blank)
     if len(np.unique(rows.subject)) < 3:
-        raise DataError(f"{corpus.path}: label '{label}' is known for fewer than three subjects here; neighbours are of other people")
+        raise DataError(
+            f"{corpus.path}: label '{label}' is known for fewer than three subjects here; neighbours are of other people"
+        )
     if used.tuned:
         what = "with labels, whose errors it may have learnt; a pretrained encoder is the stricter judge"
         notes += seen_note(used, corpus, rows.index, what)
@@ -129,10 +131,19 @@ def audit_labels(
         "corpus": {"name": corpus.card.name, "hash": corpus.hash},
     }  # fmt: skip
     if tested:
-        entry = {"verb": "audit labels", "corpus": corpus.hash, "encoder": used.hash, "label": label, "split": split, "part": part or "all"}
+        entry = {
+            "verb": "audit labels",
+            "corpus": corpus.hash,
+            "encoder": used.hash,
+            "label": label,
+            "split": split,
+            "part": part or "all",
+        }
         file, times = record_opening([corpus.path], entry)
         about["ledger"] = {"file": str(file), "openings": times}
-        notes.append(f"{tested:,} windows of the test part were looked at: opening {times} of this label's test labels, noted in the ledger")
+        notes.append(
+            f"{tested:,} windows of the test part were looked at: opening {times} of this label's test labels, noted in the ledger"
+        )
     return Suspects(*listed, about)
 
 
@@ -228,7 +239,7 @@ def pick(share: Array, gap: Array, records: Array, n: int) -> Array:
     order = order[np.nan_to_num(share[order], nan=0.0) > 0.5]
     most = max(math.ceil(n * SHARE), math.ceil(n / max(len(np.unique(records[order])), 1)))
     count: dict[Any, int] = {}
-    out = []
+    out: list[int] = []
     for i in order:
         if count.get(records[i], 0) < most and len(out) < n:
             count[records[i]] = count.get(records[i], 0) + 1
@@ -257,7 +268,9 @@ def _rows(corpus: Corpus, label: str, split: str | None, part: str | None) -> tu
     inside = np.isin(rows.part, wanted) if part != "all" else np.ones(len(rows.part), bool)
     if not inside.any():
         parts = ", ".join(sorted(set(rows.part) - {""})) or "none"
-        raise RequestError(f"--part {part or 'train and val'}: no labelled window of split '{split}' is in it; labelled: {parts}, or all")
+        raise RequestError(
+            f"--part {part or 'train and val'}: no labelled window of split '{split}' is in it; labelled: {parts}, or all"
+        )
     tested = int((rows.part[inside] == "test").sum())
     left = int((rows.part[~inside] == "test").sum())
     if left:
@@ -299,7 +312,9 @@ def _list(
     for m, i in enumerate(chosen):
         k, row = column[i], rows.index[i]
         other = others[k][i]
-        voters = [int(j) for j in near[k][i] if j >= 0 and y[j, k] == other][:2]
+        voters = [int(j) for j in near[k][i] if j >= 0 and y[j, k] == other]
+        other_person = next((j for j in voters if rows.subject[j] != rows.subject[voters[0]]), voters[-1])
+        voters = list(dict.fromkeys([voters[0], other_person]))  # of two people where there are two
         neighbours[m, : len(voters)] = rows.index[voters]
         entry: dict[str, Any] = {
             "nr": m + 1, "record": records[i], "start_s": start[row], "duration_s": corpus.spec.window_s, "subject": rows.subject[i],

@@ -263,7 +263,9 @@ def audit_occlusion(
     check = _check(rho)
     notes += match.notes
     if not check["mean"] < ALIKE:
-        notes.append("maps of shuffled heads are much alike: these maps show the signal more than what was learnt, do not read them")
+        notes.append(
+            "maps of shuffled heads are much alike: these maps show the signal more than what was learnt, do not read them"
+        )
     return Maps(
         rows=np.array([row for row, _, _ in found]), drop=np.stack(drop), truth=[window_text(labels, row) for row, _, _ in found],
         answer=[name for _, name, _ in found], odds=np.array([odds for _, _, odds in found]),
@@ -291,7 +293,9 @@ def write_maps(corpus: Corpus, found: Maps, out: str | Path, *, overwrite: bool 
                     "record": str(entry["record"]), "start_s": float(entry["start_s"]), "answer": answer, "group": group[channel],
                     "channel": channel, "time_s": time, "drop": values,
                 }))  # fmt: skip
-    write_parquet(folder / FILE, pd.concat(parts, ignore_index=True), {"model": found.about["model"], "label": found.about["label"]})
+    write_parquet(
+        folder / FILE, pd.concat(parts, ignore_index=True), {"model": found.about["model"], "label": found.about["label"]}
+    )
     return folder / FILE
 
 
@@ -369,7 +373,9 @@ def _windows(
     elif record is not None:
         chosen = np.flatnonzero(corpus.index["record"].to_numpy().astype(str) == record)[:n]
         if not len(chosen):
-            raise RequestError(f"{corpus.path}: no record of that name; it has {corpus.index['record'].nunique():,}, named in its index.parquet")
+            raise RequestError(
+                f"{corpus.path}: no record of that name; it has {corpus.index['record'].nunique():,}, named in its index.parquet"
+            )
     else:
         return _by_turns(corpus, labels, part, n, seed), []
     tested = int((part[chosen] == "test").sum())

@@ -19,7 +19,9 @@ def arguments(parser: Any) -> None:
         help="labels: windows whose neighbours contradict their label; occlusion: what a locked model looks at; learning-curve: what "
         "more labels would buy",
     )  # fmt: skip
-    parser.add_argument("source", help="encoder folder or run (labels, learning-curve), run of `biossl finetune` (labels, occlusion)")
+    parser.add_argument(
+        "source", help="encoder folder or run (labels, learning-curve), run of `biossl finetune` (labels, occlusion)"
+    )
     parser.add_argument("corpus", help="corpus folder")
     parser.add_argument("--label", required=True, help="label of the corpus (`biossl check CORPUS` names them)")
     parser.add_argument("--splits", default=None, help="split; default: official, or the only one; NAME:2 is a fold of it")

@@ -61,7 +61,9 @@ def _correct(args: Any) -> dict[str, Any]:
     from biossl.corpus import Corpus, correct_labels
 
     if args.nearest or args.within or args.kind:
-        raise RequestError("--key window: the kind is that of --base, and there are no dates; leave out --nearest, --within and --kind")
+        raise RequestError(
+            "--key window: the kind is that of --base, and there are no dates; leave out --nearest, --within and --kind"
+        )
     report = correct_labels(Corpus.open(args.corpus), args.csv, name=args.name, base=args.base, overwrite=args.overwrite)
     say(
         f"{report['filled']:,} rows filled: {report['changed']:,} windows changed, {report['kept']:,} kept, "

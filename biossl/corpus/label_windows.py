@@ -137,7 +137,9 @@ def parse_window(labels: Labels, row: int, text: str, place: str) -> np.ndarray:
         names = []
     strange = [c for c in names if c not in number]
     if strange:
-        raise DataError(f"{place}: '{strange[0][:20]}' is no class of label '{labels.name}'; {nearest(strange[0], labels.classes)}")
+        raise DataError(
+            f"{place}: '{strange[0][:20]}' is no class of label '{labels.name}'; {nearest(strange[0], labels.classes)}"
+        )
     if labels.kind != "multilabel":
         return np.array([number[names[0]]], np.float32)
     out = np.where(np.isnan(labels.values[row]), np.nan, 0.0).astype(np.float32)

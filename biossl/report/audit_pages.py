@@ -25,6 +25,7 @@ from biossl.signal import Recording
 
 Array = NDArray[Any]
 DPI = 75  # an ECG on paper stays readable and its picture small
+FAINT = 0.1  # share of the log-odds under which the largest drop is said to carry nothing
 PAIRS = "figure img { max-width: 100%; height: auto; display: block; border: 1px solid var(--line); }"
 
 
@@ -71,7 +72,9 @@ def label_page(corpus: Corpus, found: Suspects, folder: Path) -> Path:
             f"record {entry['record']}, {entry['start_s']:g} s, subject {entry['subject']}: labelled {entry['label']}{named}; "
             f"{entry['disagreement']:.0%} of the {about['k']} nearest windows of other people disagree, most say {entry['neighbours_label']}"
         )
-        sections.append((f"w{entry['nr']}", f"Window {entry['nr']}", html.para(told) + f'<div class="figures">{"".join(shown)}</div>'))
+        sections.append(
+            (f"w{entry['nr']}", f"Window {entry['nr']}", html.para(told) + f'<div class="figures">{"".join(shown)}</div>')
+        )
     lead = html.para(
         f"{about['listed']:,} windows of {about['windows']:,} (part {about['part']}) whose label '{about['label']}' the embeddings contradict."
     )
@@ -121,12 +124,16 @@ def occlusion_page(corpus: Corpus, found: Maps, folder: Path) -> Path:
         most = float(np.nanmax(np.abs(drop))) or 1.0
         recording = window_recording(corpus, row, corpus.signal([row])[0])
         answer = f"answer {found.answer[i]} (log-odds {found.odds[i]:+.2f}), labelled {found.truth[i] or 'unknown'}"
-        image = picture(traces.draw(recording, 0.0, corpus.spec.window_s, band=drop / most), f"window {i + 1} with its map, {answer}")
+        image = picture(
+            traces.draw(recording, 0.0, corpus.spec.window_s, band=drop / most), f"window {i + 1} with its map, {answer}"
+        )
         cell = np.unravel_index(np.nanargmax(drop), drop.shape)
         told = (
             f"record {recording.record}, {recording.offset_s:g} s: {answer}. Full colour is {most:.3g}; most is lost in {corpus.spec.ch_names[cell[0]]} "
             f"at {(cell[1] + 0.5) * corpus.spec.window_s / drop.shape[1]:.3g} s ({drop[cell]:+.3g})."
         )
+        if most < FAINT * abs(found.odds[i]):
+            told += " No stretch alone carries this answer."
         sections.append((f"w{i + 1}", f"Window {i + 1}", f"<figure>{image}<figcaption>{html.esc(told)}</figcaption></figure>"))
     lead = html.para(f"What the model of '{about['label']}' looks at in {len(found.rows)} windows.")
     return _write(folder / "occlusion.html", f"Occlusion: {about['label']} of {about['corpus']['name']}", sections, lead)
@@ -165,7 +172,14 @@ def curve_figure(result: dict[str, Any], folder: Path) -> list[Path]:
                     at = [c["subjects"] for c in part]
                     axes.plot(at, [c["score"] for c in part], style, color=figures.COLOURS[1])
                     shade = 0.2 if inside else 0.1
-                    axes.fill_between(at, [c["low"] for c in part], [c["high"] for c in part], color=figures.COLOURS[1], alpha=shade, linewidth=0)
+                    axes.fill_between(
+                        at,
+                        [c["low"] for c in part],
+                        [c["high"] for c in part],
+                        color=figures.COLOURS[1],
+                        alpha=shade,
+                        linewidth=0,
+                    )
             axes.set(xscale="log", xlabel=f"labelled {axis}")
             ticks = sorted({*n, *((2 * result["counts"]["subjects"],) if curve else ())})
             axes.set_xticks(ticks, [f"{t:,}" for t in ticks], rotation=45 if axis == "windows" else 0)
@@ -173,7 +187,9 @@ def curve_figure(result: dict[str, Any], folder: Path) -> list[Path]:
         figure.axes[0].set_ylabel(result["metric"].replace("_", " "))
         files = [folder / "learning_curve.svg", folder / "learning_curve.png"]
         text = figures.svg(figure, alt, result["label"])
-        write_text(files[0], text.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1) if "xmlns=" not in text[:400] else text)
+        write_text(
+            files[0], text.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1) if "xmlns=" not in text[:400] else text
+        )
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=150)
         write_bytes(files[1], buffer.getvalue())

@@ -23,7 +23,12 @@ from biossl.recipe.schema import Part
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """Sixteen windows of each of 24 subjects: 16 train, 4 val, 4 test."""
     made = make_corpus(
-        tmp_path_factory.mktemp("audit") / "imu", modality="imu", n_subjects=24, windows_per_subject=16, n_samples=128, n_channels=3
+        tmp_path_factory.mktemp("audit") / "imu",
+        modality="imu",
+        n_subjects=24,
+        windows_per_subject=16,
+        n_samples=128,
+        n_channels=3,
     )
     made.prepare()
     return made
@@ -34,7 +39,9 @@ def encoder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Width 16, two blocks, freshly drawn weights: enough for two rhythms of different rates."""
     torch.manual_seed(3)
     config = EncoderConfig(dim=16, depth=2, heads=2, patch_s=0.16, init="fan_in")
-    return save_encoder(TransformerEncoder(corpus.spec, config), tmp_path_factory.mktemp("audit") / "encoder", seen={"subjects": set()})
+    return save_encoder(
+        TransformerEncoder(corpus.spec, config), tmp_path_factory.mktemp("audit") / "encoder", seen={"subjects": set()}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from biossl.cli import main
 from biossl.corpus import Corpus, correct_labels
 from biossl.errors import DataError, RequestError
 from biossl.ledger import openings
-from biossl.report.audit_pages import label_page
 
 TURNED = {0.0: "fast", 1.0: "slow"}
 
@@ -105,7 +104,10 @@ def test_yes_or_no_classes_are_looked_at_one_by_one(encoder: Path, corpus: Corpu
     slow = corpus.index.drop_duplicates("subject").set_index("subject")["group"] == "slow"
     lines = [f"{s},{'calm' if slow[s] else 'calm storm'}" for s in subjects[:20]]
     (tmp_path / "a.csv").write_text("subject,codes\n" + "\n".join(lines) + "\n")
-    assert main(["label", str(corpus.path), str(tmp_path / "a.csv"), "--key", "subject", "--name", "codes", "--kind", "multilabel"]) == 0
+    assert (
+        main(["label", str(corpus.path), str(tmp_path / "a.csv"), "--key", "subject", "--name", "codes", "--kind", "multilabel"])
+        == 0
+    )
     row = int(np.flatnonzero((corpus.index["subject"] == subjects[0]) & (corpus.split() == "train"))[3])
     entry = corpus.index.iloc[row]
     (tmp_path / "b.csv").write_text(f"record,start_s,new_label\n{entry['record']},{entry['start_s']},calm+storm\n")

@@ -34,7 +34,13 @@ def noisy(a: float, b: float, c: float, sd: float, seed: int = 0, n: np.ndarray 
 @pytest.fixture(scope="module")
 def result(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Corpus]:
     c = make_corpus(
-        tmp_path_factory.mktemp("curve") / "c", modality="imu", n_subjects=18, windows_per_subject=3, n_samples=128, n_channels=3, seed=2
+        tmp_path_factory.mktemp("curve") / "c",
+        modality="imu",
+        n_subjects=18,
+        windows_per_subject=3,
+        n_samples=128,
+        n_channels=3,
+        seed=2,
     )
     with pytest.MonkeyPatch.context() as patch:  # enough to see the points
         patch.setattr(learning, "N_DRAWS", 2)
@@ -129,7 +135,11 @@ def test_sizes_go_up_to_all() -> None:
 
 
 def test_the_verb_writes_strict_json_and_two_figures(
-    result: tuple[dict[str, Any], Corpus], encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    result: tuple[dict[str, Any], Corpus],
+    encoder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, c = result
     monkeypatch.setattr("biossl.audit.learning.learning_curve", lambda *a, **k: found)
@@ -138,7 +148,9 @@ def test_the_verb_writes_strict_json_and_two_figures(
     captured = capsys.readouterr()
     stored = json.loads((tmp_path / "learning_curve.json").read_text(), parse_constant=lambda t: pytest.fail(t))
     assert json.loads(captured.out)["rows"] == stored["rows"] and found["sentence"] in captured.err
-    assert (tmp_path / "learning_curve.svg").read_text().startswith("<svg") and (tmp_path / "learning_curve.png").stat().st_size > 5_000
+    assert (tmp_path / "learning_curve.svg").read_text().startswith("<svg") and (
+        tmp_path / "learning_curve.png"
+    ).stat().st_size > 5_000
     assert main(words) == 2 and "--overwrite" in capsys.readouterr().err
     assert main([*words, "--n", "3"]) == 2 and "--n belongs to `biossl audit labels`" in capsys.readouterr().err
 

@@ -102,7 +102,20 @@ def test_the_check_tells_a_map_of_the_head_from_one_of_the_signal(found: Maps) -
 
 
 def test_table_page_and_json(tuned: Path, corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["audit", "occlusion", str(tuned), str(corpus.path), "--label", "group", "--rows", "5", "0", "--out", str(tmp_path), "--json"]
+    words = [
+        "audit",
+        "occlusion",
+        str(tuned),
+        str(corpus.path),
+        "--label",
+        "group",
+        "--rows",
+        "5",
+        "0",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
     assert [w["row"] for w in told["windows"]] == [5, 0] and told["groups"] == {"acc": ["acc_x", "acc_y", "acc_z"]}
