@@ -104,9 +104,10 @@ def learning_curve(
     if used.tuned:
         notes.append("the encoder was fine-tuned with labels of these subjects; take the pretrained one for an honest curve")
     curve = _measure(x, rows, seed)
-    values = np.stack([c["values"] for c in curve["subjects"]], axis=1)
-    n = np.array([c["subjects"] for c in curve["subjects"]], float)
-    fit = fit_power(n, np.array([c["score"] for c in curve["subjects"]]), values)
+    # a head of one subject has no folds to choose its setting by: that point is shown, and is another head than the others
+    fitted = [c for c in curve["subjects"] if c["subjects"] > 1]
+    n = np.array([c["subjects"] for c in fitted], float)
+    fit = fit_power(n, np.array([c["score"] for c in fitted]), np.stack([c["values"] for c in fitted], axis=1))
     doubling = double(fit, people)
     keys = ("axis", "subjects", "windows", "score", "low", "high")
     return {
@@ -187,7 +188,8 @@ def fit_power(n: Array, score: Array, resamples: Array) -> PowerFit:
     -------
     PowerFit
         Refused with fewer than four points, where the score does not rise, or where the exponent is not determined: at the limit
-        of what is searched (.05 to 3), in the fit itself or in over a fifth of the resamples.
+        of what is searched (.05 to 3), in the fit itself or in over a fifth of the resamples; where the curve misses a point by more
+        than its standard deviation over resamples.
 
     Examples
     --------
@@ -208,13 +210,16 @@ def fit_power(n: Array, score: Array, resamples: Array) -> PowerFit:
     if not score[-1] > score[0]:
         return refuse("the score does not rise with the number of subjects")
     spread = np.nanstd(resamples, axis=0)
-    weight = np.maximum(spread, max(float(np.nanmedian(spread)) / 3, 1e-6))  # no point is believed blindly
+    weight = np.maximum(spread, max(float(np.nanmedian(spread)), 1e-6))  # a point that happens not to move is not believed more
     best = _one(n, score, weight)
     if best is None:
         return refuse("no curve of this form fits the points")
     if not SLOWEST * 1.05 < best[2] < FASTEST * 0.95:
         how = "flat from the second point on" if best[2] > 1 else "without a level in sight"
         return refuse(f"the curve is {how}: the points do not determine how it goes on")
+    missed = np.abs(best[0] - best[1] * n ** -best[2] - score) > weight
+    if missed.any():
+        return refuse(f"a curve of this form misses the point of {n[missed][0]:g} subjects by more than its spread")
     each = [_one(n, r, weight, best) for r in resamples if np.isfinite(r).all()]
     good = [e for e in each if e is not None and SLOWEST * 1.05 < e[2] < FASTEST * 0.95]
     if len(good) < (1 - FAILED) * len(resamples):

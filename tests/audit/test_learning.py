@@ -60,6 +60,7 @@ def test_rows_of_both_axes_come_from_the_training_part_alone(result: tuple[dict[
         assert r["low"] <= r["score"] + 0.05 and r["high"] >= r["score"] - 0.05 and {"subjects", "windows", "score"} <= set(r)
     assert by["subjects"][-1]["score"] > by["subjects"][0]["score"] + 0.1
     assert not openings(c.path)
+    assert "3 points are too few" in found["sentence"]  # of 2, 5 and all subjects
 
 
 def test_only_rows_of_the_training_part_are_measured(
@@ -118,6 +119,7 @@ def test_a_planted_power_law_is_given_back_with_its_gain() -> None:
         (0.5 + 0.02 * np.log(N), 0.001, "without a level in sight"),
         (np.array([0.4, 0.8, 0.8, 0.8, 0.8, 0.8001]), 0.001, "flat from the second point on"),
         (0.9 - 0.02 * N**-0.5, 0.05, "resamples do not determine|do not determine"),
+        (np.array([0.1, 0.6, 0.62, 0.64, 0.8, 0.82]), 0.004, "misses the point of"),
     ],
 )
 def test_what_the_points_do_not_determine_is_not_said(score: np.ndarray, sd: float, words: str) -> None:
@@ -128,6 +130,16 @@ def test_what_the_points_do_not_determine_is_not_said(score: np.ndarray, sd: flo
     text = sentence(fit, None, 50, 40)
     assert text.startswith("what more than 50 labelled subjects would bring cannot be said: ")
     assert fit.to_dict(n, 50)["curve"] == []
+
+
+def test_a_point_that_does_not_move_does_not_bend_the_curve() -> None:
+    """Planted: a first point of no spread that lies off the law (a head that says one class). The others still decide."""
+    n = np.array([2.0, 5, 10, 20, 32])
+    score, resamples = noisy(0.9, 0.5, 0.6, 0.02, n=n)
+    score[0] -= 0.01
+    resamples[:, 0] = score[0]
+    fit = fit_power(n, score, resamples)
+    assert fit.refused or abs(float(fit.at(32.0)) - 0.5 * -(32**-0.6) - 0.9) < 0.005
 
 
 def test_sizes_go_up_to_all() -> None:
