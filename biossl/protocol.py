@@ -90,8 +90,8 @@ def grouped_folds(target: Target, subjects: Array, n_folds: int, seed: int) -> l
     if n_folds < 2:
         return []
     dummy = np.zeros((len(subjects), 1))
-    if target.kind in ("multiclass", "binary"):
-        y = target.y.reshape(len(subjects))
+    y = target.y.reshape(len(subjects)) if target.kind in ("multiclass", "binary") else np.zeros(0)
+    if len(y) and np.unique(y, return_counts=True)[1].max() >= n_folds:  # else scikit-learn has nothing to spread
         return list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(dummy, y, subjects))
     return list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(dummy, groups=subjects))
 

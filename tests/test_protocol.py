@@ -119,3 +119,10 @@ def test_subject_draws_hold_whole_subjects():
         protocol.draw_subjects(subjects, 5, 1, 0)
     with pytest.raises(RequestError, match="labels-fraction"):
         protocol.draw_windows(Target("regression", np.zeros(8), ()), 0.0, 1, 0)
+
+
+def test_two_rows_of_two_classes_and_subjects_still_make_folds():
+    """scikit-learn's stratified folds refuse when every class has fewer rows than there are folds."""
+    target = protocol.Target("multiclass", np.array([0.0, 1.0]), ("a", "b"))
+    folds = protocol.grouped_folds(target, np.array(["x", "y"]), 3, 0)
+    assert sorted(int(test[0]) for _, test in folds) == [0, 1]

@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "finetune": ("biossl.cli.finetune", "train an encoder and a head with labels, and lock the model"),
     "predict": ("biossl.cli.predict", "a locked model's decisions for a corpus or recordings"),
     "evaluate": ("biossl.cli.evaluate", "judge a locked model; nothing is fitted again"),
+    "audit": ("biossl.cli.audit", "doubtful labels, what a model looks at, what more labels would buy"),
     "compare": ("biossl.cli.compare", "recipes on one backbone and budget, with paired intervals"),
     "embed": ("biossl.cli.embed", "write a table of embeddings"),
     "report": ("biossl.cli.report", "one HTML page of a run"),

@@ -11,6 +11,7 @@ _LAZY = {
     "Corpus": "index",
     "Labels": "labels",
     "add_labels": "label_csv",
+    "correct_labels": "label_windows",
     "make_split": "splits",
     "add_split": "splits",
     "guard_split": "identity",
@@ -19,7 +20,8 @@ _LAZY = {
     "seen_subjects": "identity",
 }
 __all__ = [
-    "Corpus", "Labels", "add_labels", "add_split", "convert", "guard_split", "make_split", "seen", "seen_subjects", "subject_keys",
+    "Corpus", "Labels", "add_labels", "add_split", "convert", "correct_labels", "guard_split", "make_split", "seen", "seen_subjects",
+    "subject_keys",
 ]  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def add_labels(
     from biossl.atomic import write_parquet
     from biossl.corpus.identity import Pseudonyms
 
-    _free_name(corpus, name, overwrite)
+    free_name(corpus, name, overwrite)
     if within is not None and nearest is None:
         raise RequestError("--within needs --nearest DATE (the CSV's date column)")
     limit = _days(within) if within is not None else float("inf")
@@ -149,7 +149,8 @@ def no_match(corpus: Corpus, csv: str | Path, key: str, ids: Sequence[str]) -> D
     )
 
 
-def _free_name(corpus: Corpus, name: str, overwrite: bool) -> None:
+def free_name(corpus: Corpus, name: str, overwrite: bool) -> None:
+    """RequestError when a label cannot be called so: not a name, the card's, or one that exists."""
     if not NAME.fullmatch(name):
         raise RequestError(f"--name '{name}': use letters, digits, '_', '-' and '.' only")
     if name in corpus.card.labels:
@@ -160,6 +161,21 @@ def _free_name(corpus: Corpus, name: str, overwrite: bool) -> None:
 
 def read_csv(path: Path, key: str, name: str, nearest: str | None) -> tuple[list[tuple[int, dict[str, str]]], str]:
     """Line and cells of every row, as text, and which column is the label."""
+    columns, rows = read_cells(path)
+    require_columns(path, columns, {key: ""} | ({nearest: " for --nearest"} if nearest else {}))
+    if nearest in (key, name):
+        raise RequestError(f"--nearest {nearest}: that column is the {'id' if nearest == key else 'label'}; name the date column")
+    require_rows(path, rows, f"give one row a {key}")
+    others = [c for c in columns if c not in (key, nearest)]
+    if name in others:
+        return rows, name
+    if len(others) != 1:
+        raise RequestError(f"{path}: no column '{name}' among {', '.join(columns)}; name the label's column like --name")
+    return rows, others[0]
+
+
+def read_cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Columns of a CSV (comma, semicolon or tab), and line and cells of every row, as text."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             sample = handle.read(4096)
@@ -168,27 +184,27 @@ def read_csv(path: Path, key: str, name: str, nearest: str | None) -> tuple[list
             reader = csvlib.DictReader(handle, delimiter=comma, restval="")
             columns = [c.strip() for c in reader.fieldnames or []]
             reader.fieldnames = columns
-            rows = [(reader.line_num, cells) for cells in reader]
+            return columns, [(reader.line_num, cells) for cells in reader]
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file; give a CSV of labels") from None
     except (UnicodeDecodeError, csvlib.Error, IsADirectoryError):
         raise RequestError(f"{path}: not a CSV in UTF-8; export it as 'CSV UTF-8'") from None
-    for wanted, option in ((key, ""), (nearest, " for --nearest")):
-        if wanted and wanted not in columns:
-            raise RequestError(f"{path}: no column '{wanted}'{option}; it has {', '.join(columns) or 'none'}")
-    if nearest in (key, name):
-        raise RequestError(f"--nearest {nearest}: that column is the {'id' if nearest == key else 'label'}; name the date column")
+
+
+def require_columns(path: Path, columns: Sequence[str], wanted: dict[str, str]) -> None:
+    """RequestError when a column is missing; the text beside its name says what it is for."""
+    for name, option in wanted.items():
+        if name not in columns:
+            raise RequestError(f"{path}: no column '{name}'{option}; it has {', '.join(columns) or 'none'}")
+
+
+def require_rows(path: Path, rows: list[tuple[int, dict[str, str]]], remedy: str) -> None:
+    """RequestError when a table has no rows, or one with more cells than columns."""
     if not rows:
-        raise RequestError(f"{path}: no rows; give one row a {key}")
+        raise RequestError(f"{path}: no rows; {remedy}")
     long = [line for line, cells in rows if None in cells]
     if long:
         raise RequestError(f"{path} line {long[0]}: more cells than columns; quote text that holds the separator")
-    others = [c for c in columns if c not in (key, nearest)]
-    if name in others:
-        return rows, name
-    if len(others) != 1:
-        raise RequestError(f"{path}: no column '{name}' among {', '.join(columns)}; name the label's column like --name")
-    return rows, others[0]
 
 
 def _by_date(

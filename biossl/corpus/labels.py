@@ -20,6 +20,8 @@ from biossl.corpus.card import Label
 from biossl.errors import DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from biossl.corpus.index import Corpus
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -275,6 +277,8 @@ def _from_file(corpus: Corpus, name: str, file: Path) -> Labels:
         meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         frame = table.to_pandas()
         kind, key = meta["kind"], meta["key"]
+        if key == "window":
+            return _from_windows(corpus, name, kind, tuple(json.loads(meta["classes"])), frame)
         lookup = dict(zip(frame[key].tolist(), frame["value"].tolist(), strict=True))
         classes = json.loads(meta["classes"])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -289,3 +293,13 @@ def _from_file(corpus: Corpus, name: str, file: Path) -> Labels:
         map={c: [c] for c in classes},
     )
     return replace(_from_text(name, label, cells), kind=kind)
+
+
+def _from_windows(corpus: Corpus, name: str, kind: str, classes: tuple[str, ...], frame: pd.DataFrame) -> Labels:
+    """A label kept window by window (``label_windows.py``); a window that is not in it is unknown."""
+    import pandas as pd
+
+    columns = [f"value_{k}" for k in range(len(classes) if kind == "multilabel" else 1)]
+    stored = frame.set_index(["record", "start_s"])[columns]
+    values = stored.reindex(pd.MultiIndex.from_frame(corpus.index[["record", "start_s"]]))
+    return Labels(name, kind, classes, values.to_numpy(np.float32))

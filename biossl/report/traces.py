@@ -25,7 +25,7 @@ _DASHES = ("-", "--", "-.", ":")
 _LEAST_MM = 90  # so that a short stretch has room for its title
 
 
-def draw(recording: Recording, start_s: float = 0.0, seconds: float = 10.0) -> Figure:
+def draw(recording: Recording, start_s: float = 0.0, seconds: float = 10.0, *, band: np.ndarray | None = None) -> Figure:
     """Draw a stretch of a recording.
 
     Parameters
@@ -34,6 +34,8 @@ def draw(recording: Recording, start_s: float = 0.0, seconds: float = 10.0) -> F
         Drawn by its first ECG, EEG or inertial channels; others in panels.
     start_s, seconds : float
         Stretch, from the recording's first sample.
+    band : ndarray, (C, P), optional
+        From -1 (orange) to 1 (purple), a value for each of P equal parts of the stretch: a band of colours under each trace; NaN = none.
 
     Returns
     -------
@@ -47,10 +49,20 @@ def draw(recording: Recording, start_s: float = 0.0, seconds: float = 10.0) -> F
     types = recording.ch_types
     title = f"{recording.record}, from {recording.offset_s + a / recording.sfreq:.4g} s"
     if "ecg" in types and "eeg" not in types:
-        return _ecg(recording, x, t, title)
+        return _ecg(recording, x, t, title, band)
     if "eeg" in types:
-        return _eeg(recording, x, t, title)
-    return _panels(recording, x, t, title)
+        return _eeg(recording, x, t, title, band)
+    return _panels(recording, x, t, title, band)
+
+
+def _colours(axes: Any, values: np.ndarray | None, t: np.ndarray, low: float, high: float, within: tuple[float, float]) -> None:
+    """A band of colours from ``low`` to ``high`` (data units) over the part of the stretch that is ``within`` (seconds)."""
+    if values is None or not np.isfinite(values).any():
+        return
+    edges = np.linspace(0.0, float(t[-1]) + float(t[1]) - float(t[0]), len(values) + 1)
+    some = (edges[1:] > within[0] + 1e-9) & (edges[:-1] < within[1] - 1e-9)
+    x = np.clip(edges[np.flatnonzero(some)[0] : np.flatnonzero(some)[-1] + 2], *within)
+    axes.pcolormesh(x, [low, high], values[some][None], cmap="PuOr", vmin=-1, vmax=1, zorder=0.5, rasterized=True)
 
 
 def _figure(width_in: float, height_in: float) -> Any:
@@ -62,11 +74,11 @@ def _figure(width_in: float, height_in: float) -> Any:
     return figure
 
 
-def _ecg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figure:
+def _ecg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str, band: np.ndarray | None) -> Figure:
     """Paper: 1 mm and 5 mm lines; 3 x 4 leads of a quarter each and lead II below when all twelve are there."""
     mv = [i for i, (k, u) in enumerate(zip(recording.ch_types, recording.units, strict=True)) if k == "ecg" and u == "mV"]
     if not mv:
-        return _panels(recording, x, t, title)
+        return _panels(recording, x, t, title, band)
     index = {recording.ch_names[i]: i for i in mv}
     length = max(float(t[-1]), 1.0)
     rows: list[list[tuple[int, float, float]]]  # channel, from, to (seconds)
@@ -85,6 +97,7 @@ def _ecg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figu
         base = height_mv * (len(rows) - 1 - r) + height_mv / 2
         for i, begin, end in row:
             part = (t >= begin) & (t <= end)
+            _colours(axes, None if band is None else band[i], t, base - 1.45, base - 1.2, (begin, end))
             trace = x[i] - (np.nanmedian(x[i]) if np.isfinite(x[i]).any() else 0.0)
             axes.plot(t[part], np.clip(trace[part], -height_mv, height_mv) + base, color="black", linewidth=0.7)
             axes.text(begin + 0.05, base + 0.9, recording.ch_names[i], fontsize=8, weight="bold")
@@ -113,7 +126,7 @@ def _paper(axes: Any, length: float, height: float) -> None:
         spine.set_visible(False)
 
 
-def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figure:
+def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str, band: np.ndarray | None) -> Figure:
     """One row a channel, all EEG in one scale, negative up; other channels below, upright, in their own scale."""
     order = [i for i, k in enumerate(recording.ch_types) if k == "eeg"]
     order = (order + [i for i, k in enumerate(recording.ch_types) if k in ("eog", "emg", "ecg", "resp")])[:_MAX_ROWS]
@@ -129,6 +142,7 @@ def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figu
         axes.plot(
             t, row + np.clip(trace / own, -2, 2), linewidth=0.5, color="black" if recording.ch_types[i] == "eeg" else "#30608f"
         )
+        _colours(axes, None if band is None else band[i], t, row + 0.3, row + 0.5, (0.0, np.inf))
     bar = axes.get_yaxis_transform()  # beside the traces, one row high
     axes.plot([1.01, 1.01], [0, 1], color="black", linewidth=1.5, transform=bar, clip_on=False)
     axes.text(1.015, 0.5, f"{step:g} uV", transform=bar, fontsize=7, va="center")
@@ -144,7 +158,7 @@ def _eeg(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figu
     return figure
 
 
-def _panels(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> Figure:
+def _panels(recording: Recording, x: np.ndarray, t: np.ndarray, title: str, band: np.ndarray | None) -> Figure:
     """One panel a type and unit: acceleration and rotation with their axes together."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i, key in enumerate(zip(recording.ch_types, recording.units, strict=True)):
@@ -158,6 +172,12 @@ def _panels(recording: Recording, x: np.ndarray, t: np.ndarray, title: str) -> F
         for k, i in enumerate(rows[:12]):
             trace = np.rad2deg(x[i]) if turned else x[i]
             axis.plot(t, trace, _DASHES[k % 4], color=_COLOURS[k % 3], linewidth=0.9, label=recording.ch_names[i])
+        if band is not None:  # a strip for each channel below its panel's traces
+            (floor, top), sides = axis.get_ylim(), axis.get_xlim()
+            step = 0.07 * (top - floor)
+            for j, i in enumerate(rows[:12]):
+                _colours(axis, band[i], t, floor - (j + 1) * step, floor - j * step, (0.0, np.inf))
+            axis.set(xlim=sides, ylim=(floor - (len(rows[:12]) + 0.3) * step, top))
         axis.set_ylabel(f"{words.get(kind, kind)} ({'deg/s' if turned else unit})", fontsize=8)
         axis.legend(fontsize=7, loc="upper right", ncols=3)
         axis.grid(color="#dddddd", linewidth=0.5)
