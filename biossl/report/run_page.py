@@ -22,9 +22,10 @@ from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
 from biossl.errors import BiosslError, DataError, RequestError
 from biossl.inference import embed_corpus
-from biossl.report import html, sections
+from biossl.report import flow, html, sections
 from biossl.report.embedding_map import EmbeddingMap, embedding_map
 from biossl.report.evaluations import evaluations
+from biossl.report.study import all_openings, read_study
 
 Array = NDArray[Any]
 
@@ -87,14 +88,21 @@ def write_report(
         raise RequestError(f"{file}: exists; give another --out or add --overwrite")
     held = read_run(path)
     picture = _map(held, label)
+    study = read_study(path, held.facts, held.corpora, held.evaluations) if held.locked else None
+    flow_figure = flow.section(study) if study else ""
+    entries = study.openings if study else all_openings([*(c.path for c in held.corpora), path / "probes"])
     parts = [
-        ("cohort", "Who is in it", sections.cohort(held.corpora, _trained(held.facts))),
+        ("cohort", "Who is in it", flow_figure + sections.cohort(held.corpora, _trained(held.facts), boxes=study is None)),
         ("training", "Fine-tuning" if held.locked else "Pretraining", sections.training(held.facts, held.log)),
         *([("locked", "The locked model", evaluations(held.evaluations))] if held.locked else []),
         ("probes", "What the frozen features are worth", sections.probes(held.probes)),
         ("map", "Map of embeddings", sections.embedding_map(picture)),
         ("recipe", "Recipe", sections.recipe(held.recipe)),
-        ("provenance", "Provenance", sections.provenance(held.facts, held.probes, held.corpora, held.path)),
+        (
+            "provenance",
+            "Provenance",
+            sections.provenance(held.facts, held.probes, held.corpora, entries, study.sha256 if study else ""),
+        ),
         ("limits", "Limits", sections.limits(held.probes, held.notes)),
     ]
     title = f"Run {path.resolve().name}"
