@@ -72,11 +72,6 @@ class Study:
         """Of the weights file."""
         return str(self.model.about["weights"]["sha256"])
 
-    @property
-    def private(self) -> bool:
-        """Is any set behind it not public? One that is not at hand counts as such."""
-        return any(c is None or not c.card.public for c in (self.trained, *(j.corpus for j in self.judged)))
-
     def say(self, text: str) -> str:
         """A note of the run's files without a place on disk.
 
