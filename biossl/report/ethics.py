@@ -87,7 +87,7 @@ def packet(study: Study) -> str:
     ]
     lead = html.para(
         "For an ethics board. Filled by biossl from the files of the run; what it cannot know is marked "
-        + known.WANTED.strip()
+        + known.WANTED.strip(": ")
         + ".",
         "lead",
     )
@@ -131,7 +131,7 @@ def _data(study: Study) -> str:
 def _people(study: Study) -> str:
     out = ""
     for f in flow.flows(study):
-        out += html.table(flow.rows(f), caption=study.say(f.title)) + html.notes([study.say(n) for n in f.notes])
+        out += html.table(flow.rows(f), caption=f.title) + html.notes([study.say(n) for n in f.notes])
     people = known.characteristics(study)
     return out + (html.table(people, caption="Subjects by what they were for") if people else "")
 

@@ -205,13 +205,15 @@ def _arms_without(study: Study, judged: list[Judged], trained: bool) -> list[lis
 def _trained_on(study: Study, inside: tuple[int, int, int] | None) -> Box:
     """Labelled training rows that were used: all, or a draw of scarce labels."""
     trained = study.model.about["trained"]
-    scarce = trained["rows"] is not None
-    records = inside[0] if inside and not scarce else None
-    if scarce and study.trained is not None:
+    records = None
+    if trained["rows"] is not None and study.trained is not None:
         records = count(study.trained, np.asarray(trained["rows"], np.int64))[0]
-    used = (records or 0, trained["windows"], trained["subjects"])
-    lost = _lost(inside, used, "label left out on purpose (scarce labels)") if inside and scarce and records is not None else ()
-    return Box("trained on", records, trained["windows"], trained["subjects"], lost)
+    elif inside is not None and inside[1] == trained["windows"]:
+        records = inside[0]
+    lost = inside[1] - trained["windows"] if inside is not None else 0
+    why = "label left out on purpose (scarce labels)" if trained["rows"] is not None else "label cannot be learnt from"
+    out = (f"{_many(lost, 'window')}: {why}",) if lost else ()
+    return Box("trained on", records, trained["windows"], trained["subjects"], out)
 
 
 def _part(judged: Judged) -> str:

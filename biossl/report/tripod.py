@@ -287,7 +287,7 @@ def _results(study: Study) -> list[Item]:
     drawn: list[Block] = []
     for f in flow.flows(study):
         drawn += [
-            f"{study.say(f.title)}. What was lost is named beside the step it was lost before.",
+            f"{f.title}. What was lost is named beside the step it was lost before.",
             flow.rows(f),
             *_list(study.say(n) for n in f.notes),
         ]
