@@ -35,7 +35,6 @@ _KEY = re.compile(r"k[0-9a-f]{12}")
 _VALUES = 6  # a covariate of more different texts is no group
 
 
-
 def wanted(what: str) -> str:
     """A gap only the authors can fill.
 
@@ -132,7 +131,14 @@ def fields(corpus: Corpus) -> Rows:
     out += [[", ".join(names), "from the card's tables, headers or file pattern", how] for how, names in alike.items()]
     made = [n for n in INDEX_COLUMNS if n in corpus.index and n not in ("subject", "record")]
     out.append([", ".join(made), "place, time, length, usable share, official part, mark, hashes of samples", "made by biossl"])
-    return [*out, [", ".join(EVENT_COLUMNS), "marks in the recordings, a table of their own", "as above" if public else "as above; unnamed marks as 'other'"]]
+    return [
+        *out,
+        [
+            ", ".join(EVENT_COLUMNS),
+            "marks in the recordings, a table of their own",
+            "as above" if public else "as above; unnamed marks as 'other'",
+        ],
+    ]
 
 
 def _kept(corpus: Corpus, name: str) -> str:
@@ -147,8 +153,8 @@ def _kept(corpus: Corpus, name: str) -> str:
     if all(_KEY.fullmatch(v) for v in values):
         return "keyed hash; equal texts stay equal"
     if any(_KEY.fullmatch(v) for v in values):
-        return "numbers, words the card names and short words; other text as keyed hash"
-    return "numbers, words the card names and short words"
+        return "numbers (dates as shifted days), words the card names and short words; other text as keyed hash"
+    return "numbers (dates as shifted days), words the card names and short words"
 
 
 def privacy(corpus: Corpus) -> list[str]:
