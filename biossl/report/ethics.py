@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from biossl.atomic import write_text
-from biossl.downstream.evaluate_text import calibration_lines, coverage_rows, group_rows, heading, rival_rows, threshold_lines
+from biossl.downstream.evaluate_text import calibration_lines, coverage_rows, heading, rival_rows, threshold_lines
 from biossl.errors import RequestError
 from biossl.metrics.subgroups import MIN_SUBJECTS
 from biossl.probe_text import METRIC_NAMES, count_line, interval
@@ -162,7 +162,7 @@ def _groups(study: Study) -> str:
     out, left = "", GROUPS
     for j in study.judged:
         for name in j.result["groups"]:
-            rows = group_rows(j.result, name)
+            rows = known.group_table(j, name)
             out += html.table(rows[: 1 + max(left, 0)], caption=f"{heading(j.result)}, by {name}")
             left -= len(rows) - 1
     if not out:

@@ -21,6 +21,7 @@ from biossl.corpus.index import EVENT_COLUMNS, INDEX_COLUMNS
 from biossl.corpus.privacy import is_birth
 from biossl.corpus.quarantine import PRIVATE_PATHS
 from biossl.corpus.tally import tally
+from biossl.downstream.evaluate_text import group_rows
 from biossl.downstream.ood import K
 from biossl.errors import BiosslError
 from biossl.metrics.operating import OperatingPoint
@@ -122,7 +123,7 @@ def fields(corpus: Corpus) -> Rows:
     public = corpus.card.public
     out = [["fields", "what they are", "how they are kept"]]
     for name, what in (("subject", "one key a person"), ("record", "one key a recording"), ("day", "day of the recording")):
-        if name in corpus.index:
+        if name in corpus.index and corpus.index[name].notna().any():
             out.append([name, what, "as published" if public else _kept(corpus, name)])
     alike: dict[str, list[str]] = {}
     for name in corpus.index.columns:
@@ -302,6 +303,17 @@ def apart(study: Study) -> str:
     pairs = pd.DataFrame({"subject": study.trained.index["subject"].to_numpy(), "part": part})
     twice = int((pairs[pairs["part"] != ""].groupby("subject")["part"].nunique() > 1).sum())
     return f", {twice:,} subjects standing in more than one part" if twice else ", no subject standing in two parts"
+
+
+def group_table(judged: Judged, name: str) -> Rows:
+    """Scores by group of a covariate; small groups of a set that is not public (or not at hand) are neither named nor counted out."""
+    head, *rows = group_rows(judged.result, name)
+    if judged.corpus is not None and judged.corpus.card.public:
+        return [head, *rows]
+    told = [r for r, g in zip(rows, judged.result["groups"][name], strict=True) if g["n_subjects"] >= FEW]
+    small = len(rows) - len(told)
+    left = [[f"{small} group{'s' if small > 1 else ''}", f"fewer than {FEW} each", "- (not scored)", "-"]] if small else []
+    return [head, *told, *left]
 
 
 # ---------------------------------------------------------------------------------------------- outcome and output

@@ -13,7 +13,6 @@ from typing import Any
 from biossl.downstream.evaluate_text import (
     calibration_lines,
     coverage_rows,
-    group_rows,
     heading,
     rival_rows,
     score_rows,
@@ -321,7 +320,7 @@ def _performance(study: Study) -> list[Block]:
         out += [rival_rows(r)] if r["rivals"] else ["No simple model stands beside it."]
         out += [class_rows(r)] if r["per_class"] else []
         out += [*_list([*calibration_lines(r), *threshold_lines(r)]), coverage_rows(r)]
-        out += [group_rows(r, name) for name in r["groups"]]
+        out += [known.group_table(j, name) for name in r["groups"]]
         far = known.abstained(r)
         out += [far] if far else []
     opened = [known.opened(study), opening_rows(study.openings)] if study.openings else [known.opened(study)]

@@ -311,7 +311,7 @@ def test_the_packet_says_who_what_when_and_with_which_software(private: Written,
         "Ages above 89 are stored as 90", "readable by its owner alone", "quality, split, event", "trained on | 12 | 48 | 12",
         f"further than {limits['mahalanobis']:.3g} from", f"further than {limits['knn']:.3g} from", "95% of the windows of held-out training people",
         "opened once by any model, 1 of them by this one", f"torch | {facts['versions']['torch']} | {importlib.metadata.version('torch')} | Apache-2.0",
-        "by site", "not scored below 10", "calibrated by temperature", "site", "note",
+        "by site", "fewer than 5 each | - (not scored)", "calibrated by temperature", "site", "note",
     ]  # fmt: skip
     assert [w for w in wanted if w not in text] == []
     kept = {
@@ -434,5 +434,8 @@ def test_small_groups_of_a_private_set_are_not_counted_out(study: Study, public:
         "5 subjects, too few to tell",
         "4 subjects, too few to tell",
     ]
+    (judged,) = study.judged
+    assert known.group_table(judged, "site")[1:] == [["2 groups", "fewer than 5 each", "- (not scored)", "-"]]
+    assert known.group_table(study_of(public.run).judged[0], "site")[1][1] == "2"
     open_table = {row[0]: row[1:] for row in known.characteristics(study_of(public.run))}
     assert open_table["site"][1] == "a: 3, b: 2" and open_table["age"][1].startswith("median 54")
