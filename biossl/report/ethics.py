@@ -14,7 +14,7 @@ from biossl.downstream.evaluate_text import calibration_lines, coverage_rows, he
 from biossl.errors import RequestError
 from biossl.metrics.subgroups import MIN_SUBJECTS
 from biossl.probe_text import METRIC_NAMES, count_line, interval
-from biossl.report import flow, html, known
+from biossl.report import flow, html, known, people
 from biossl.report.known import wanted
 from biossl.report.run_page import read_run
 from biossl.report.study import Study, opening_rows, read_study
@@ -132,8 +132,8 @@ def _people(study: Study) -> str:
     out = ""
     for f in flow.flows(study):
         out += html.table(flow.rows(f), caption=f.title) + html.notes([study.say(n) for n in f.notes])
-    people = known.characteristics(study)
-    return out + (html.table(people, caption="Subjects by what they were for") if people else "")
+    who = people.characteristics(study)
+    return out + (html.table(who, caption="Subjects by what they were for") if who else "")
 
 
 def _numbers(study: Study) -> str:
@@ -162,7 +162,7 @@ def _groups(study: Study) -> str:
     out, left = "", GROUPS
     for j in study.judged:
         for name in j.result["groups"]:
-            rows = known.group_table(j, name)
+            rows = people.group_table(j, name)
             out += html.table(rows[: 1 + max(left, 0)], caption=f"{heading(j.result)}, by {name}")
             left -= len(rows) - 1
     if not out:

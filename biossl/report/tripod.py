@@ -21,7 +21,7 @@ from biossl.downstream.evaluate_text import (
 from biossl.metrics.intervals import N_RESAMPLES
 from biossl.metrics.subgroups import MIN_SUBJECTS
 from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, split_name, verdict
-from biossl.report import flow, known
+from biossl.report import flow, known, people
 from biossl.report.known import Rows, wanted
 from biossl.report.study import Study, opening_rows
 
@@ -178,7 +178,7 @@ def _used(study: Study) -> str:
         "val": "part val chose how long to train and gave calibration and limits",
         "train": "grouped folds of the training subjects did so",
     }
-    text = f"Trained on part train of {split_name(about['split'])}{known.apart(study)}; {chosen.get(str(by), 'nobody was held out to choose by')}."
+    text = f"Trained on part train of {split_name(about['split'])}{people.apart(study)}; {chosen.get(str(by), 'nobody was held out to choose by')}."
     where = [f"{heading(j.result)}" for j in study.judged if j.result["seen"]["subjects"] == 0]
     return text + (f" Judged, with nothing fitted, on unseen subjects: {'; '.join(where)}." if where else "")
 
@@ -290,14 +290,14 @@ def _results(study: Study) -> list[Item]:
             flow.rows(f),
             *_list(study.say(n) for n in f.notes),
         ]
-    people, counted = known.characteristics(study), known.classes(study)
+    who, counted = people.characteristics(study), people.classes(study)
     gone: list[Block] = ["Not known: the corpora are not at hand."]
     model = study.model
     return [
         Item("20a", "Participants: flow", drawn),
-        Item("20b", "Participants: characteristics", [people] if people else gone),
+        Item("20b", "Participants: characteristics", [who] if who else gone),
         Item("20c", "Participants: development and evaluation compared", [
-            "Columns of the table under item 20b." if people and study.judged else NOT_JUDGED if not study.judged else gone[0],
+            "Columns of the table under item 20b." if who and study.judged else NOT_JUDGED if not study.judged else gone[0],
         ]),
         Item("21", "Model development: participants and outcome events", [counted] if counted else gone),
         Item("22", "Model specification", [
@@ -320,7 +320,7 @@ def _performance(study: Study) -> list[Block]:
         out += [rival_rows(r)] if r["rivals"] else ["No simple model stands beside it."]
         out += [class_rows(r)] if r["per_class"] else []
         out += [*_list([*calibration_lines(r), *threshold_lines(r)]), coverage_rows(r)]
-        out += [known.group_table(j, name) for name in r["groups"]]
+        out += [people.group_table(j, name) for name in r["groups"]]
         far = known.abstained(r)
         out += [far] if far else []
     opened = [known.opened(study), opening_rows(study.openings)] if study.openings else [known.opened(study)]
