@@ -20,6 +20,7 @@ from biossl.downstream.evaluate_text import (
 )
 from biossl.metrics.intervals import N_RESAMPLES
 from biossl.metrics.subgroups import MIN_SUBJECTS
+from biossl.models.group_heads import GroupHead
 from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, split_name, verdict
 from biossl.report import flow, known, people
 from biossl.report.known import Rows, wanted
@@ -146,7 +147,8 @@ def _methods(study: Study) -> list[Item]:
         Item("8a", "Outcome: definition", [known.outcome(study), wanted("how and when it was assessed, the time horizon, whether alike in all groups")]),
         Item("8b", "Outcome: assessors", [wanted("who assessed it, with what qualification, where judgement was needed")]),
         Item("8c", "Outcome: blinding", [wanted("whether assessors knew the predictors")]),
-        Item("9a", "Predictors: choice", ["All samples of the signal's channels; no other predictor enters the model.", wanted("why these channels")]),
+        Item("9a", "Predictors: choice", ["All samples of the signal's channels"
+            + (", and when its windows were recorded" if isinstance(study.model.head, GroupHead) else "") + "; no other predictor enters the model.", wanted("why these channels")]),
         Item("9b", "Predictors: definition", [
             f"{spec.modality.upper()}: channels {' '.join(spec.ch_names)} in {', '.join(sorted(set(spec.units)))}, {spec.sfreq:g} Hz, windows of "
             f"{spec.n_samples} samples ({spec.window_s:g} s).",
@@ -194,10 +196,10 @@ def _analysis(study: Study) -> list[Item]:
     groups = sorted({n for j in study.judged for n in j.result["groups"]})
     rivals = sorted({r["model"] for j in study.judged for r in j.result["rivals"]})
     inner = about["inner"] or {}
+    context = ", which reads a window together with others of its recording" if isinstance(model.head, GroupHead) else ""
     return [
         Item("12c", "Analytical methods: model, building, tuning", [
-            f"A transformer encoder (width {config.dim}, depth {config.depth}, {config.heads} heads, patches of {config.patch_s:g} s, {config.tokenizer}) "
-            f"with head {head['name']}, fine-tuned in mode {about['mode']} for {about['trained']['steps']:,} steps{rate}; weights after step "
+            f"{config.describe()}; head {head['name']}{context}; fine-tuned in mode {about['mode']} for {about['trained']['steps']:,} steps{rate}; weights after step "
             f"{about['trained']['taken_at']:,} were taken. Seed {about['seed']}. The resolved recipe is in the run folder.",
             *_list(study.say(c) for c in about["choices"]),
             *([f"Score by which it was chosen ({known.held_out(study)}): {number(inner['score'])}."] if inner.get("score") is not None else []),

@@ -20,6 +20,7 @@ from biossl.downstream.lock import Lock
 from biossl.errors import RequestError
 from biossl.metrics.calibrators import Calibration
 from biossl.metrics.operating import OperatingPoint
+from biossl.models.convnets import ConvConfig
 from biossl.report import flow, known, people, tripod, write_ethics, write_report
 from biossl.report.ethics import packet
 from biossl.report.run_page import read_run
@@ -196,17 +197,27 @@ def test_every_item_says_what_the_files_of_the_run_say(private: Written, study: 
         "1": "development and evaluation", "2": shown, "4": "split thirds, part test", "5a": "Waist sensors of one ward, version 1, IMU, licence none",
         "6a": "column site has 2 values", "7": "windows of 2.56 s at 50 Hz", "8a": "group: multiclass, classes slow, fast; read from column group",
         "9b": "channels acc_x acc_y acc_z in g, 50 Hz", "10": "48 windows of 12 subjects", "11": "all of 2 recordings and 2 subjects): label unknown",
-        "12a": "no subject standing in two parts; part val chose", "12c": about["choices"][1], "12e": "2,000 resamples", "12f": "None",
+        "12a": "no subject standing in two parts; part val chose", "12c": f"{study.model.encoder.config.describe()}; head linear; fine-tuned in mode full for 20 steps", "12e": "2,000 resamples", "12f": "None",
         "13": "neither weighted", "14": "Scored apart by site", "15": f"{next(iter(study.model.lock.cutoffs.values())):.3f} (95%)",
         "16": "0 of the 4 judged subjects", "18f": f"torch {facts['versions']['torch']}", "20a": "| judged | 4 | 15 | 4 | 1 window: no observed sample |",
         "20b": "| subjects | 12 | 5 | 4 |", "21": "| trained on | slow | 24 | 6 | 6 |", "22": about["weights"]["sha256"], "23a": shown,
         "23b": "of 4 single subjects", "24": "None", "25": shown, "26": "4 judged subjects are few", "27a": f"{study.model.lock.familiar.limits['knn']:.3g}",  # type: ignore[union-attr]
     }  # fmt: skip
+    assert about["choices"][1] in item(markdown, "12c")
     for number, text in expected.items():
         assert text in item(markdown, number), number
     assert r["scores"]["auroc"]["value"] == pytest.approx(
         float(re.search(r"\| AUROC \| ([\d.]+)", item(markdown, "23a"))[1]), abs=5e-4
     )  # type: ignore[index]
+
+
+def test_a_convolutional_encoder_is_described_as_one(study: Study) -> None:
+    m = study.model
+    encoder = SimpleNamespace(spec=m.encoder.spec, config=ConvConfig(widths=[8, 24], normalise="window"))
+    model = SimpleNamespace(about=m.about, lock=m.lock, kind=m.kind, classes=m.classes, head=m.head, encoder=encoder)
+    text = tripod.report(replace(study, model=model))  # type: ignore[arg-type]
+    assert "Residual convolutions along time, stages of width 8, 24" in item(text, "12c") and "ransformer" not in text
+    assert "normalised: window" in item(text, "12b")
 
 
 def test_tables_of_the_markdown_are_whole_and_no_cell_breaks_out(markdown: str) -> None:
