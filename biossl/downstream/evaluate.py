@@ -143,6 +143,7 @@ def evaluate(
         },
         "split": split, "part": part, "seed": seed, "seen": {"subjects": known, "of": total},
         "counts": count_rows(corpus, Rows(rows, target, people, np.full(len(rows), part)), np.arange(len(rows))),
+        "blank": int(blank.sum()),
     }  # fmt: skip
     result["scores"] = _scores(target, p, people, seed)
     result |= closer_look(model, target, p, table, people, seed)

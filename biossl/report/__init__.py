@@ -1,11 +1,11 @@
-"""Reports: what a file holds (``inspect``), and one HTML page of a run (``run_page``)."""
+"""Reports: what a file holds (``inspect``), one HTML page of a run (``run_page``), its packet for an ethics board (``ethics``)."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-_PUBLIC = {"write_report": "run_page"}
+_PUBLIC = {"write_ethics": "ethics", "write_report": "run_page"}
 __all__ = sorted(_PUBLIC)
 
 

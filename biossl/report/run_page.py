@@ -23,10 +23,11 @@ from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
 from biossl.errors import BiosslError, DataError, RequestError
 from biossl.inference import embed_corpus
-from biossl.report import html, sections
+from biossl.report import flow, html, sections, tripod
 from biossl.report.embedding_map import EmbeddingMap, embedding_map
 from biossl.report.evaluations import evaluations
 from biossl.report.judged_figures import scarcity
+from biossl.report.study import all_openings, read_study
 
 Array = NDArray[Any]
 
@@ -66,7 +67,8 @@ def write_report(
     Returns
     -------
     dict
-        ``out``, ``probes`` (how many are shown), ``notes`` (what had to be left out).
+        ``out``, ``markdown`` (``report.md`` after TRIPOD+AI beside the page of a fine-tuned run, else None), ``probes`` (how many
+        are shown), ``notes`` (what had to be left out).
 
     Raises
     ------
@@ -87,23 +89,35 @@ def write_report(
         raise RequestError(f"{path}: {what}; give the folder that `biossl pretrain --out` wrote")
     if file.is_dir():
         raise RequestError(f"{file}: a folder; give the name of an .html file")
-    if file.exists() and not overwrite:
-        raise RequestError(f"{file}: exists; give another --out or add --overwrite")
+    beside = file.with_suffix(".md")
+    locked = (path / "model" / "model.yaml").is_file()
+    for old in (file, *([beside] if locked else [])):
+        if old.exists() and not overwrite:
+            raise RequestError(f"{old}: exists; give another --out or add --overwrite")
     held = read_run(path)
     picture = _map(held, label)
+    study = read_study(path, held.facts, held.corpora, held.evaluations) if held.locked else None
+    flow_figure = flow.section(study) if study else ""
+    entries = study.openings if study else all_openings([*(c.path for c in held.corpora), path / "probes"])
     parts = [
-        ("cohort", "Who is in it", sections.cohort(held.corpora, _trained(held.facts))),
+        ("cohort", "Who is in it", flow_figure + sections.cohort(held.corpora, _trained(held.facts), boxes=study is None)),
         ("training", "Fine-tuning" if held.locked else "Pretraining", sections.training(held.facts, held.log)),
         *([("locked", "The locked model", _locked(held))] if held.locked else []),
         ("probes", "What the frozen features are worth", sections.probes(held.probes)),
         ("map", "Map of embeddings", sections.embedding_map(picture)),
         ("recipe", "Recipe", sections.recipe(held.recipe)),
-        ("provenance", "Provenance", sections.provenance(held.facts, held.probes, held.corpora, held.path)),
+        (
+            "provenance",
+            "Provenance",
+            sections.provenance(held.facts, held.probes, held.corpora, entries, study.sha256 if study else ""),
+        ),
         ("limits", "Limits", sections.limits(held.probes, held.notes)),
     ]
     title = f"Run {path.resolve().name}"
     write_text(file, html.page(title, parts, sections.lead(held.facts, held.probes)))
-    return {"out": str(file), "probes": len(held.probes), "notes": held.notes}
+    if study:
+        write_text(beside, tripod.report(study))
+    return {"out": str(file), "markdown": str(beside) if study else None, "probes": len(held.probes), "notes": held.notes}
 
 
 def read_run(path: Path) -> Run:

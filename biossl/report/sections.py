@@ -5,14 +5,12 @@ What lives here: one function a section. Every number printed comes from the run
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biossl.corpus import Corpus
-from biossl.ledger import openings
 from biossl.probe_text import (
     METRIC_NAMES,
     class_rows,
@@ -28,6 +26,7 @@ from biossl.probe_text import (
 )  # fmt: skip
 from biossl.report import figures, html
 from biossl.report.embedding_map import LEAST, EmbeddingMap
+from biossl.report.study import opening_rows
 from biossl.training.monitors import concern
 
 Array = NDArray[Any]
@@ -81,10 +80,11 @@ def lead(facts: dict[str, Any], probes: list[dict[str, Any]]) -> str:
     return "".join(html.para(line, "lead") for line in lines)
 
 
-def cohort(corpora: list[Corpus], trained: dict[str, str]) -> str:
+def cohort(corpora: list[Corpus], trained: dict[str, str], *, boxes: bool = True) -> str:
     """Flow from files to windows with reasons, and the parts of the split used; other splits are folded away.
 
-    ``trained`` maps the hash of each corpus trained on to the split whose part ``train`` was used, '' = all windows.
+    ``trained`` maps the hash of each corpus trained on to the split whose part ``train`` was used, '' = all windows. ``boxes`` is
+    False where a flow figure stands above.
     """
     out = ""
     for corpus in corpora:
@@ -94,7 +94,7 @@ def cohort(corpora: list[Corpus], trained: dict[str, str]) -> str:
         dropped = [f"{n:,} left out: {why.replace('_', ' ')}" for why, n in f["windows_dropped"].items() if n]
         silent = f["records_read"] - f["records_with_windows"]
         spec = corpus.spec
-        out += html.flow([
+        out += "" if not boxes else html.flow([
             (f"{f['files_found']:,}", "recordings found", unusable),
             (f"{f['records_read']:,}", "recordings read", [f"{silent:,} gave no window"] if silent else []),
             (f"{f['windows']:,}", f"windows of {spec.window_s:g} s, {len(spec.ch_names)} channels, {spec.sfreq:g} Hz", dropped),
@@ -285,8 +285,10 @@ def recipe(text: str) -> str:
     return f"<pre>{html.esc(text)}</pre>" if text else html.para("No recipe in the run folder.")
 
 
-def provenance(facts: dict[str, Any], results: list[dict[str, Any]], corpora: list[Corpus], run: Path) -> str:
-    """Versions, hashes, seeds, and how often test parts were opened."""
+def provenance(
+    facts: dict[str, Any], results: list[dict[str, Any]], corpora: list[Corpus], entries: list[dict[str, Any]], model: str = ""
+) -> str:
+    """Versions, hashes, seeds, and every opening of a test part; ``model`` is the hash of the locked model, '' = none."""
     plan = facts.get("plan", {})
     rows: dict[str, object] = {}
     for c in plan.get("corpora", []):
@@ -297,6 +299,7 @@ def provenance(facts: dict[str, Any], results: list[dict[str, Any]], corpora: li
     if plan.get("init"):
         rows["began from weights"] = str(plan["init"])[:16]
     rows |= {
+        "locked model (SHA-256)": model,
         "parameters trained": f"{facts['parameters']:,}" if "parameters" in facts else "", "seed": facts.get("seed", ""),
         "wall time": f"{facts['wall_s']:,.0f} s" if "wall_s" in facts else "",
         "numeric path": ", ".join(f"{k} {v}" for k, v in facts.get("numeric_path", {}).items()),
@@ -304,15 +307,12 @@ def provenance(facts: dict[str, Any], results: list[dict[str, Any]], corpora: li
         "licences": "; ".join(sorted({f"{c.card.name}: {c.card.licence}" for c in corpora})),
     }  # fmt: skip
     out = html.facts({k: v for k, v in rows.items() if v != ""})
-    entries = [e for folder in [*(c.path for c in corpora), run / "probes"] for e in openings(folder)]
     if entries:
-        shown = [["date", "commit", "label", "split", "part", "pool", "metric", "score"]]
-        for e in entries[-25:]:
-            score = e.get("score") or {}
-            cells = [str(e.get(k) or "-") for k in ("date", "commit", "label", "split", "part", "pool")]
-            shown.append([*cells, METRIC_NAMES.get(str(e.get("metric")), "-"), number(score.get("value"))])
-        more = f", the last {len(shown) - 1} shown" if len(entries) > 25 else ""
-        out += html.table(shown, caption=f"Openings of test parts of these corpora, by any encoder: {len(entries)}{more}")
+        own = f", {sum(e.get('model') == model for e in entries)} of them by this model ({model[:12]})" if model else ""
+        caption = f"Openings of test parts of these corpora, by any encoder or model: {len(entries)}{own}"
+        out += html.table(opening_rows(entries), caption=caption)
+    elif model:
+        out += html.para("No opening of a test part of these corpora is in a ledger.")
     return out
 
 
