@@ -143,7 +143,7 @@ def forest(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: in
     a, b = protocol.standardise(x, x_test)
     if target.kind == "regression":
         model = RandomForestRegressor(TREES, min_samples_leaf=LEAF, max_features=1 / 3, n_jobs=-1, random_state=seed)
-        return Fitted(model.fit(a, target.y).predict(b), float(TREES), None)
+        return Fitted(model.fit(a, target.y).set_params(n_jobs=1).predict(b), float(TREES), None)
 
     def votes(rows: Array, y: Array, n_classes: int) -> Array:
         if not len(rows):
@@ -152,7 +152,7 @@ def forest(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: in
             TREES, min_samples_leaf=LEAF, class_weight="balanced_subsample", n_jobs=-1, random_state=seed
         ).fit(a[rows], y.astype(np.int64))
         out = np.zeros((len(b), n_classes))
-        out[:, model.classes_] = model.predict_proba(b)
+        out[:, model.classes_] = model.set_params(n_jobs=1).predict_proba(b)  # threads would add the trees up in any order
         return out
 
     if target.kind == "multiclass":

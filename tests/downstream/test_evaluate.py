@@ -17,7 +17,6 @@ from sklearn.metrics import accuracy_score, f1_score
 from biossl.cli import main
 from biossl.corpus import Corpus
 from biossl.downstream.evaluate import evaluate
-from biossl.downstream.finetune import finetune
 from biossl.downstream.model import load_model
 from biossl.downstream.predictions import predict
 from biossl.errors import DataError, RequestError
@@ -25,8 +24,8 @@ from biossl.report.run_page import write_report
 
 
 @pytest.fixture(scope="module")
-def tuned(encoder: Path, corpus: Corpus, halves: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finetune(encoder, corpus, "group", tmp_path_factory.mktemp("locked") / "run", mode="full", split=halves, steps=40)
+def tuned(locked: Path) -> Path:
+    return locked
 
 
 @pytest.fixture(scope="module")
