@@ -83,7 +83,7 @@ def test_folds_take_turns(corpus: Corpus) -> None:
 
 def test_as_many_folds_as_subjects_leave_one_subject_out(tmp_path: Path) -> None:
     made = make_corpus(tmp_path / "c", n_subjects=5, windows_per_subject=2)
-    assert main(["split", str(made.path), "--name", "loso", "--folds", "5"]) == 0
+    make_split(made, "loso", folds=5)
     left = []
     for fold in range(5):
         part = by_subject(made, made.split(f"loso:{fold}"))
