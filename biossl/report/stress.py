@@ -36,9 +36,9 @@ def section(r: dict[str, Any]) -> str:
 
 
 def _picture(r: dict[str, Any]) -> str:
-    """Score, and share without a decision, against SNR and number of channels; '' where neither was possible."""
+    """Score, and share without a decision, against SNR and number of channels; '' where neither varies."""
     found = {kind: [e for e in r["stress"] if e["kind"] == kind and e["score"] and _known(e)] for kind in PANELS}
-    panels = {kind: entries for kind, entries in found.items() if entries}
+    panels = {kind: entries for kind, entries in found.items() if len({e["at"] for e in entries}) > 1}
     if not panels:
         return ""
     clean = r["stress"][0]["score"]["value"]

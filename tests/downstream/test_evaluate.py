@@ -47,7 +47,13 @@ def test_scores_are_those_of_the_written_predictions(result: dict[str, Any], cor
 
 
 def test_simple_models_stand_beside_it(result: dict[str, Any]) -> None:
-    assert [r["model"] for r in result["rivals"]] == ["hand features", "hand features, forest", "MiniRocket", "gravity alone", "age and sex"]
+    assert [r["model"] for r in result["rivals"]] == [
+        "hand features",
+        "hand features, forest",
+        "MiniRocket",
+        "gravity alone",
+        "age and sex",
+    ]
     for rival in result["rivals"]:
         gap = result["scores"]["macro_f1"]["value"] - rival["score"]["value"]
         assert rival["minus"]["value"] == pytest.approx(gap, abs=1e-9)
@@ -116,7 +122,13 @@ def test_another_site_is_judged_whole_and_its_strange_class_left_out(tuned: Path
     assert any("no split: every labelled window" in n for n in found["notes"])
     assert {g["name"] for g in found["groups"]["group"]} <= {"slow", "fast"}
     assert all(g["score"] is None and g["reason"] for g in found["groups"]["group"])  # under ten subjects
-    assert [r["model"] for r in found["rivals"]] == ["hand features", "hand features, forest", "MiniRocket", "gravity alone", "age and sex"]  # fitted where the model was
+    assert [r["model"] for r in found["rivals"]] == [
+        "hand features",
+        "hand features, forest",
+        "MiniRocket",
+        "gravity alone",
+        "age and sex",
+    ]  # fitted where the model was
 
 
 def test_a_corpus_that_has_gone_is_a_note_and_no_simple_model(tuned: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:

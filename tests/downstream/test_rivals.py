@@ -117,15 +117,24 @@ def test_a_model_that_has_seen_the_judged_or_is_of_another_label_is_refused(
     flagged = evaluate(locked, corpus, beside=[seer], allow_seen=True, **judged)
     assert any("seer has seen" in n and "optimistic" in n for n in flagged["notes"])
     other = finetune(encoder, corpus, "findings", tmp_path / "other", mode="frozen", split=halves, steps=5)
-    with pytest.raises(RequestError, match=r"--beside .*other: a model of 'findings' \(multilabel\); the judged one is of 'group'"):
+    with pytest.raises(
+        RequestError, match=r"--beside .*other: a model of 'findings' \(multilabel\); the judged one is of 'group'"
+    ):
         evaluate(locked, corpus, beside=[other], **judged | {"overwrite": True})
 
 
-def test_the_verbs_put_several_models_beside(locked: Path, scratch: Path, corpus: Corpus, halves: str, tmp_path: Path, capsys: Any) -> None:
+def test_the_verbs_put_several_models_beside(
+    locked: Path, scratch: Path, corpus: Corpus, halves: str, tmp_path: Path, capsys: Any
+) -> None:
     done = main(
         ["evaluate", str(locked), str(corpus.path), "--splits", halves, "--no-baselines", "--beside", str(scratch), "--beside",
          str(locked), "--per", "subject", "--out", str(tmp_path / "a")]
     )  # fmt: skip
     text = capsys.readouterr().out
-    assert done == 0 and text.count("from scratch") == 1 and "this model minus that" in text and "judged as 5 subjects: 20 windows" in text
+    assert (
+        done == 0
+        and text.count("from scratch") == 1
+        and "this model minus that" in text
+        and "judged as 5 subjects: 20 windows" in text
+    )
     assert len(pd.read_parquet(tmp_path / "a" / "predictions.parquet")) == 5

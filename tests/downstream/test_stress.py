@@ -71,7 +71,9 @@ def test_a_slower_device_keeps_what_it_can_hold_and_nothing_above(k: int) -> Non
     assert np.abs(y[0, 2, inside] - slow[inside]).max() < 0.03
 
 
-@pytest.mark.parametrize(("modality", "names"), [("ecg", tuple(CHANNELS["ecg"])), ("eeg", ("C3", "C4")), ("imu", ("acc_x", "acc_y"))])
+@pytest.mark.parametrize(
+    ("modality", "names"), [("ecg", tuple(CHANNELS["ecg"])), ("eeg", ("C3", "C4")), ("imu", ("acc_x", "acc_y"))]
+)
 def test_noise_has_the_ratio_it_says_and_depends_on_the_row_alone(modality: str, names: tuple[str, ...]) -> None:
     s = spec(modality, names)
     power = {s.ch_types[0]: 0.04}
