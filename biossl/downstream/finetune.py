@@ -26,8 +26,8 @@ from biossl.downstream.choices import choose_steps, lock_of, pseudo_labels
 from biossl.downstream.fitting import Case, Weights, at_share, check_learnable, model_at, train_rows
 from biossl.downstream.model import Task, make_task, save_model
 from biossl.errors import RequestError
-from biossl.models.lowrank import LowRankConfig
 from biossl.models.encoder import Encoder
+from biossl.models.lowrank import LowRankConfig
 from biossl.objectives.supervised import Mode
 from biossl.probe import labelled_rows, random_encoder
 from biossl.recipe.load import augment_parts
