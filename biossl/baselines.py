@@ -3,7 +3,7 @@
 What lives here: features of windows per modality, as plain numbers from SciPy, NaN where one cannot be computed (the
 probe's pipeline imputes and marks it). No models and no labels. ECG: intervals between beats, amplitudes of the median
 beat and band power; single beats: their shape and the intervals to their neighbours; EEG: band power; IMU: statistics
-and spectra of axes and magnitudes.
+and spectra of axes and magnitudes; its gravity alone.
 """
 
 from __future__ import annotations
@@ -109,6 +109,41 @@ def corpus_features(corpus: Corpus, rows: Array, *, n_jobs: int = -1) -> tuple[A
         )
         features, names = np.concatenate([features, context], axis=1), names + more
     return features, names
+
+
+def gravity_features(x: Array, spec: InputSpec) -> Array:
+    """Mean acceleration of each axis, its length, and its angle to each axis: how a sensor lies, and nothing of how it moves.
+
+    Parameters
+    ----------
+    x : ndarray, float, shape (n, C, T)
+        g, NaN where not observed.
+    spec : InputSpec
+        Channels of type ``acc`` whose names differ in the axis alone are one sensor.
+
+    Returns
+    -------
+    ndarray, float32, shape (n, 2 axes + 1 for each sensor)
+        g and radians; NaN where nothing was observed.
+
+    Examples
+    --------
+    >>> spec = InputSpec("imu", 50.0, 4, ("acc_x", "acc_y"), ("acc", "acc"), ("g", "g"))
+    >>> np.degrees(gravity_features(np.stack([np.zeros(4), np.ones(4)])[None], spec)[0, 3:]).round().tolist()
+    [90.0, 0.0]
+    """
+    sensors: dict[str, list[int]] = {}
+    for c, name in enumerate(spec.ch_names):
+        if spec.ch_types[c] == "acc":
+            sensors.setdefault(name.rpartition("_")[0], []).append(c)
+    parts = []
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # windows without a sample: NaN, as documented
+        for axes in sensors.values():
+            mean = np.nanmean(np.asarray(x[:, axes], np.float64), axis=2)
+            length = np.linalg.norm(mean, axis=1, keepdims=True)
+            parts += [mean, length, np.arccos(np.clip(mean / length, -1.0, 1.0))]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def neighbour_intervals(record: Sequence[Any] | Array, start_s: Array, rows: Array) -> tuple[Array, list[str]]:

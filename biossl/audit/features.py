@@ -13,7 +13,7 @@ from biossl.corpus import Corpus, seen
 from biossl.downstream.model import load_model
 from biossl.errors import RequestError
 from biossl.inference import embed_corpus
-from biossl.models.transformer import TransformerEncoder
+from biossl.models.encoder import Encoder
 
 Array = NDArray[Any]
 
@@ -23,7 +23,7 @@ class Source:
     """An encoder, where it is from, the subjects it has seen (hashes), and whether it was trained with labels."""
 
     folder: Path
-    encoder: TransformerEncoder
+    encoder: Encoder
     hash: str
     marks: list[str]
     tuned: bool

@@ -37,6 +37,7 @@ from biossl.corpus.splits import default_split, with_fold
 from biossl.downstream.model import Model, load_model
 from biossl.errors import DataError, RequestError
 from biossl.inference import batch_rows, make_batch, pick_device
+from biossl.models.group_heads import GroupHead
 from biossl.progress import Progress
 
 Array = NDArray[Any]
@@ -230,6 +231,8 @@ def audit_occlusion(
     model = load_model(run)
     if model.kind not in KINDS:
         raise RequestError(f"{run}: a model of {model.kind} labels; occlusion explains answers that are classes or yes/no")
+    if isinstance(model.head, GroupHead):
+        raise RequestError(f"{run}: its head reads several windows at once; occlusion explains answers of single windows")
     match = require_match(model.encoder.spec, corpus.spec, adapt=adapt)
     labels = corpus.labels(label)
     if split is None:
@@ -318,8 +321,8 @@ class _Answer:
     @torch.no_grad()
     def _outputs(self, x: Array) -> list[Tensor]:
         encoder = self.model.encoder
-        batch = make_batch(x, self.names, self.sfreq, encoder.position.device)
-        encoded = encoder.encode(encoder.tokenize(batch))
+        batch = make_batch(x, self.names, self.sfreq, encoder.device)
+        encoded = encoder.encode(encoder.tokenize(batch), layers=self.model.head.layers)
         return [head(encoded).double().cpu() for head in self.heads]
 
     def _odds(self, out: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--lr", type=float, default=None, help="learning rate; default by mode")
     parser.add_argument("--seed", type=int, default=0, help="of the head, the order of windows and draws of scarce labels")
     parser.add_argument("--adapt", action="store_true", help="accept a corpus with other channels or filters than the encoder's")
+    parser.add_argument("--scratch", action="store_true", help="train the encoder's architecture from random weights instead")
     parser.add_argument("--out", default=None, help="run folder; default: runs/CORPUS-LABEL")
     parser.add_argument("--overwrite", action="store_true", help="replace the model of the folder")
 
@@ -55,7 +56,7 @@ def run(args: Any) -> dict[str, Any]:
         args.encoder, corpus, args.label, args.out or f"runs/{corpus.path.resolve().name}-{args.label}", mode=args.mode, head=args.head,
         split=args.splits, kind=args.kind, event=args.event, rows=rows, class_weight=args.class_weight, augment=args.augment,
         self_training=args.self_training, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed, adapt=args.adapt,
-        overwrite=args.overwrite,
+        scratch=args.scratch, overwrite=args.overwrite,
     )  # fmt: skip
     about = load_model(out).about
     say(f"model: {out / 'model'} ({about['label']}, {about['kind']}, mode {about['mode']})")

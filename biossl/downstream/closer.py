@@ -60,7 +60,9 @@ def closer_look(model: Model, target: Target, p: Array, table: pd.DataFrame, peo
 
 
 def _per_subject(target: Target, p: Array, people: Array) -> list[dict[str, Any]]:
-    """Accuracy of every subject (multi-label: of all known yes/no answers at .5); absolute error of values."""
+    """Accuracy of every subject (multi-label: of all known yes/no answers at .5); absolute error of values; of survival nothing."""
+    if target.kind == "survival":
+        return []  # one person's times cannot be put in order
     if target.kind == "regression":
         name, right = "mae", np.abs(target.y - p)
     elif target.kind == "multiclass":
@@ -75,7 +77,7 @@ def _per_subject(target: Target, p: Array, people: Array) -> list[dict[str, Any]
 
 def _calibration(target: Target, p: Array) -> dict[str, Any] | None:
     """Of several classes the top label's; of yes/no classes each one's."""
-    if target.kind == "regression":
+    if target.kind in ("regression", "survival"):
         return None
     cases = {"top label": top_label(target.y, p)} if target.kind == "multiclass" else {
         name: (target.y[:, k], p[:, k]) for k, name in enumerate(target.classes)
@@ -125,7 +127,7 @@ def _decision(target: Target, p: Array, people: Array, seed: int) -> list[dict[s
 def _coverage(model: Model, target: Target, p: Array, table: pd.DataFrame, people: Array, seed: int) -> list[dict[str, Any]]:
     """The main score of the windows the model keeps a decision on: all, familiar ones, and those above each frozen confidence."""
     kept = {"all": np.ones(len(p), bool), "familiar": ~table["abstain"].to_numpy(bool)}
-    if target.kind != "regression":
+    if target.kind not in ("regression", "survival"):
         sure = confidence(p, model.kind)
         kept |= {f"confidence {at:.3f} (of {share:.0%} in training)": sure >= at for share, at in model.lock.cutoffs.items()}
     out = []

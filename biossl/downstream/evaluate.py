@@ -1,7 +1,8 @@
 """A locked model on rows it has never seen: scores with intervals, beside simple models, with nothing refitted.
 
 What lives here: :func:`evaluate`: which rows, the seen-subjects rule, the ledger, the result as plain values in ``results.json`` and
-``predictions.parquet``. Predictions and decisions are ``predictions.py``'s, simple models ``rivals.py``'s, scores ``metrics``'.
+``predictions.parquet``. Predictions and decisions are ``predictions.py``'s, windows judged together ``units.py``'s, simple models
+``rivals.py``'s, other locked models ``beside.py``'s, degraded input ``stress.py``'s, scores ``metrics``'.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from numpy.typing import NDArray
 from biossl import __version__, metrics
 from biossl.atomic import write_parquet, write_text
 from biossl.checkpoint import require_match
-from biossl.corpus import Corpus, seen
+from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split, with_fold
+from biossl.downstream.beside import judge_others, open_others, seen_by
 from biossl.downstream.closer import closer_look
 from biossl.downstream.model import Model, Task, load_model, make_task, read_rows
-from biossl.downstream.predictions import KEYS, columns
+from biossl.downstream.predictions import KEYS, calibrated, columns
 from biossl.downstream.rivals import rivals
+from biossl.downstream.stress import stress_test
+from biossl.downstream.units import gather, pooled
 from biossl.errors import DataError, RequestError
 from biossl.judging import Rows, as_asked, scored
 from biossl.ledger import commit, record_opening
@@ -44,10 +48,14 @@ def evaluate(
     corpus: str | Path | Corpus,
     *,
     label: str | None = None,
+    event: str | None = None,
     split: str | None = None,
     part: str = "test",
+    per: str = "window",
     by: Sequence[str] = (),
+    beside: Sequence[str | Path] = (),
     baselines: bool = True,
+    stress: bool = False,
     allow_seen: bool = False,
     adapt: bool = False,
     seed: int = 0,
@@ -64,14 +72,22 @@ def evaluate(
         The model's own, or another site's.
     label : str, optional
         Default the label the model was trained for. Its classes are matched by name.
+    event : str, optional
+        Of a survival model the binary label of the event; default the one it was trained with.
     split : str, optional
         Default the official one, or the only one; without any, all rows are judged.
     part : str
         Part of the split that is judged; ``all`` for every row.
+    per : {"window", "recording", "subject"}
+        What is judged: single windows, or the mean prediction of all labelled windows of a recording or subject.
     by : sequence of str
         Columns of the index (site, device, age, ...) whose groups are scored apart; numbers are cut into thirds.
+    beside : sequence of path
+        Other locked models of the label, which stand beside it on the same rows.
     baselines : bool
         Fit simple models on the rows the model was trained on, where that corpus is still there.
+    stress : bool
+        Judge again with channels lost, lower rates and noise (:func:`~biossl.downstream.stress.stress_test`).
     allow_seen : bool
         Go on when encoder or model have seen judged subjects; the result says so.
     adapt : bool
@@ -79,13 +95,14 @@ def evaluate(
     seed : int
         Of resamples and simple models.
     out : path, optional
-        Folder; default ``RUN/evaluations/CORPUS-LABEL-SPLIT-PART``.
+        Folder; default ``RUN/evaluations/CORPUS-LABEL-SPLIT-PART``, with ``-per-recording`` or ``-per-subject``.
     overwrite : bool
 
     Returns
     -------
     dict
-        Plain values, also in ``results.json``; beside it ``predictions.parquet``, one row a judged window.
+        Plain values, also in ``results.json``; beside it ``predictions.parquet``, one row a judged window (or recording, or
+        subject).
 
     Raises
     ------
@@ -100,20 +117,20 @@ def evaluate(
     """
     model = load_model(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    if model.kind in ("dense", "survival"):
-        raise RequestError(f"{run}: a model of {model.kind} labels; evaluate judges classes, yes/no labels and values of windows")
+    if model.kind == "dense":
+        raise RequestError(f"{run}: a model of dense labels; evaluate judges what is said of windows, recordings and subjects")
     match = require_match(model.encoder.spec, corpus.spec, adapt=adapt)
     label = label or model.about["label"]
-    task, notes = _task(model, corpus, label)
+    task, notes = _task(model, corpus, label, _event(run, model, event))
+    compared = open_others(beside, model, corpus, adapt=adapt)
     split, where, rows, more = _rows(corpus, task, split, part)
     _check_covariates(corpus, by)
-    folder = Path(out) if out is not None else _folder(Path(run), corpus, label, split, part)
+    folder = Path(out) if out is not None else _folder(Path(run), corpus, label, split, part, per)
     if (folder / "results.json").exists() and not overwrite:
         raise RequestError(f"{folder / 'results.json'}: exists; give another --out or add --overwrite")
     notes += [*more, *match.notes, *model.lock.notes]
-    marks = _seen_marks(model)
     subject = corpus.index["subject"].to_numpy().astype(str)
-    known = seen(corpus, rows, marks)
+    known = seen_by(model, corpus, rows)
     total = len(np.unique(subject[rows]))
     if known and not allow_seen:
         raise DataError(
@@ -129,10 +146,14 @@ def evaluate(
         rows, prediction, features = rows[~blank], prediction[~blank], features[~blank]
     if not len(rows):
         raise DataError(f"{corpus.path}: nothing was observed in any window of {where}; nothing can be judged")
-    table = columns(model, prediction, features)
     target = _target(task, rows)
-    p = model.lock.probabilities(prediction) if target.kind != "regression" else prediction.reshape(len(rows))
-    people = subject[rows]
+    units, kept, y, said = gather(per, subject[rows], corpus.index["record"].to_numpy().astype(str)[rows], target.y)
+    notes += said
+    rows, prediction, features, target = rows[kept], prediction[kept], features[kept], replace(target, y=y)
+    firsts = rows[units.first]
+    people = subject[firsts]
+    p = units.pool(calibrated(model, prediction))
+    table = pooled(model, units, p, columns(model, prediction, features))
     result: dict[str, Any] = {
         "format": FORMAT, "biossl": __version__, "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -141,15 +162,24 @@ def evaluate(
         "model": {"folder": str(run), "sha256": model.about["weights"]["sha256"]} | {
             k: model.about.get(k) for k in ("mode", "split", "seed", "choices", "trained", "encoder_hash")
         },
-        "split": split, "part": part, "seed": seed, "seen": {"subjects": known, "of": total},
-        "counts": count_rows(corpus, Rows(rows, target, people, np.full(len(rows), part)), np.arange(len(rows))),
+        "split": split, "part": part, "per": per, "seed": seed, "seen": {"subjects": known, "of": total},
+        "counts": count_rows(corpus, Rows(firsts, target, people, np.full(len(firsts), part)), np.arange(len(firsts))),
         "blank": int(blank.sum()),
     }  # fmt: skip
+    result["counts"] |= {"windows": len(rows), "records": int(corpus.index["record"].iloc[rows].nunique()), "units": len(units)}
     result["scores"] = _scores(target, p, people, seed)
     result |= closer_look(model, target, p, table, people, seed)
-    result["groups"] = {name: _groups(target, p, people, corpus, rows, name, seed) for name in by}
-    result["rivals"], said = rivals(model, corpus, rows, target, p, Path(run), seed=seed) if baselines else ([], [])
-    notes += said
+    result["groups"] = {
+        name: _groups(target, p, people, units.shared(corpus.index[name].to_numpy(dtype=object)[rows]), seed) for name in by
+    }
+    locked, more = judge_others(
+        compared, model, corpus, rows, units, target, p, people, adapt=adapt, allow_seen=allow_seen, seed=seed
+    )
+    simple, said = rivals(model, corpus, rows, units, target, p, Path(run), seed=seed) if baselines else ([], [])
+    result["rivals"] = simple + locked
+    notes += [*said, *more]
+    if stress:
+        result["stress"] = stress_test(model, corpus, rows, units, target, p, table, people, adapt=adapt, seed=seed)
     if total < FEW_SUBJECTS:
         notes.append(f"{total} judged subject{'s' if total > 1 else ''}: nothing can be said about other people from so few")
     elif total < 15:
@@ -164,7 +194,8 @@ def evaluate(
         file, times = record_opening([corpus.path, folder], entry)
         result["ledger"] = {"file": str(file), "openings": times}
     folder.mkdir(parents=True, exist_ok=True)
-    keys = corpus.index.iloc[rows][[k for k in KEYS if k in corpus.index]].reset_index(drop=True)
+    names = {"window": KEYS, "recording": ("subject", "record"), "subject": ("subject",)}[units.per]
+    keys = corpus.index.iloc[firsts][[k for k in names if k in corpus.index]].reset_index(drop=True)
     write_parquet(folder / "predictions.parquet", pd.concat([keys, _truth(target), table], axis=1))
     write_text(folder / "results.json", json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
     return result
@@ -173,12 +204,24 @@ def evaluate(
 # ---------------------------------------------------------------------------------------------- what is judged
 
 
-def _task(model: Model, corpus: Corpus, label: str) -> tuple[Task, list[str]]:
+def _event(run: str | Path, model: Model, event: str | None) -> str | None:
+    """Of a survival model the label of its event."""
+    if model.kind != "survival":
+        if event is not None:
+            raise RequestError(f"--event {event}: {run} is a model of {model.kind} labels, which have no event; leave it out")
+        return None
+    event = event or model.about.get("event")
+    if event is None:
+        raise RequestError(f"{run}: a model of survival that does not say which label is its event; name it with --event")
+    return event
+
+
+def _task(model: Model, corpus: Corpus, label: str, event: str | None) -> tuple[Task, list[str]]:
     """The corpus' label in the model's classes."""
-    task = make_task(corpus, label, kind=model.kind if model.kind == "ordinal" else None)
+    task = make_task(corpus, label, kind=model.kind if model.kind == "ordinal" else None, event=event)
     if task.kind != model.kind:
         raise DataError(f"{corpus.path}: label '{label}' is {task.kind}, the model predicts {model.kind}; give --label another")
-    if model.kind in ("regression", "binary") or task.classes == model.classes:
+    if model.kind in ("regression", "binary", "survival") or task.classes == model.classes:
         return task, []
     strange = [c for c in task.classes if c not in model.classes]
     if len(strange) == len(task.classes):
@@ -237,15 +280,11 @@ def _target(task: Task, rows: Array) -> Target:
     return Target(kind, y[:, 0] if kind in ("multiclass", "regression") else y, task.classes)
 
 
-def _folder(run: Path, corpus: Corpus, label: str, split: str | None, part: str) -> Path:
+def _folder(run: Path, corpus: Corpus, label: str, split: str | None, part: str, per: str) -> Path:
     home = run.parent if (run / "model.yaml").is_file() else run
-    name = "-".join(filter(None, (corpus.path.resolve().name, label, (split or "").replace(":", "-"), part)))
+    together = "" if per == "window" else f"per-{per}"
+    name = "-".join(filter(None, (corpus.path.resolve().name, label, (split or "").replace(":", "-"), part, together)))
     return home / "evaluations" / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-
-
-def _seen_marks(model: Model) -> list[str]:
-    found = model.about["seen"]["subjects"]
-    return found.split() if isinstance(found, str) else list(found)
 
 
 def _check_covariates(corpus: Corpus, by: Sequence[str]) -> None:
@@ -271,10 +310,9 @@ def _scores(target: Target, p: Array, people: Array, seed: int) -> dict[str, Any
     return out
 
 
-def _groups(target: Target, p: Array, people: Array, corpus: Corpus, rows: Array, name: str, seed: int) -> list[dict[str, Any]]:
+def _groups(target: Target, p: Array, people: Array, values: Array, seed: int) -> list[dict[str, Any]]:
     from biossl.metrics.subgroups import subgroups
 
-    values = corpus.index[name].to_numpy(dtype=object)[rows]
     numeric = pd.to_numeric(pd.Series(values), errors="coerce")
     many = numeric.notna().any() and numeric.nunique() > 6
     metric = Metric(target.metric)
@@ -283,7 +321,9 @@ def _groups(target: Target, p: Array, people: Array, corpus: Corpus, rows: Array
 
 
 def _truth(target: Target) -> pd.DataFrame:
-    """Reference columns: ``y`` (class or value), or ``y_CLASS`` of yes/no classes; null = unknown."""
+    """Reference columns: ``y`` (class or value), ``y_CLASS`` of yes/no classes, or ``y_time`` and ``y_event``; null = unknown."""
+    if target.kind == "survival":
+        return pd.DataFrame({"y_time": target.y[:, 0], "y_event": target.y[:, 1]})
     if target.kind == "regression":
         return pd.DataFrame({"y": target.y})
     if target.kind == "multiclass":

@@ -22,12 +22,13 @@ def as_text(result: dict[str, Any]) -> str:
     """
     lines = [
         f"{heading(result)}; locked model, mode {result['model']['mode']}, nothing refitted",
-        count_line("judged", result["counts"]),
+        judged_line(result),
     ]
     lines += [f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects", ""]
     lines += table(score_rows(result))
     for rows in (rival_rows(result), class_rows(result) if result["per_class"] else []):
         lines += ["", *table(rows)] if rows else []
+    lines += ["", *table(stress_rows(result))] if "stress" in result else []
     lines += ["", *calibration_lines(result), *threshold_lines(result)]
     lines += ["", *table(coverage_rows(result))]
     for name in result["groups"]:
@@ -46,20 +47,36 @@ def heading(result: dict[str, Any]) -> str:
     return f"{result['label']} ({result['kind']}), {corpus['name']} view {corpus['view']}, {where}"
 
 
+def judged_line(result: dict[str, Any]) -> str:
+    """What was judged, with the number of recordings or subjects where windows were pooled."""
+    per = result.get("per", "window")
+    return count_line("judged" if per == "window" else f"judged as {result['counts']['units']:,} {per}s", result["counts"])
+
+
 def score_rows(result: dict[str, Any]) -> Rows:
     """Header and one row a metric."""
     return [["metric", "value"], *([METRIC_NAMES[m], f"{interval(v)}{_reason(v)}"] for m, v in result["scores"].items())]
 
 
 def rival_rows(result: dict[str, Any]) -> Rows:
-    """Header and one row a simple model; empty without any."""
+    """Header and one row a simple or other locked model; empty without any."""
     if not result["rivals"]:
         return []
-    head = ["simple model", METRIC_NAMES[result["metric"]], "locked minus simple"]
+    head = ["beside it", METRIC_NAMES[result["metric"]], "this model minus that"]
     return [
         head,
         *([r["model"], _score(r), f"{interval(r['minus'], signed=True)}{verdict(r['minus'])}"] for r in result["rivals"]),
     ]
+
+
+def stress_rows(result: dict[str, Any]) -> Rows:
+    """Header and one row a condition of degraded input: score, difference to the clean one, what the model itself notices."""
+    rows = [["input", METRIC_NAMES[result["metric"]], "worse minus clean", "unfamiliar", "no decision", "score of the decided"]]
+    for e in result["stress"]:
+        share = ["-" if e[k] is None else f"{100 * e[k]:.1f} %" for k in ("unfamiliar", "abstain")]
+        minus = f"{interval(e['minus'], signed=True)}{verdict(e['minus'])}" if e["minus"] else "-"
+        rows.append([e["name"], _score(e), minus, *share, interval(e["kept"]) if e["kept"] else "-"])
+    return rows
 
 
 def calibration_lines(result: dict[str, Any]) -> list[str]:
@@ -81,7 +98,7 @@ def threshold_lines(result: dict[str, Any]) -> list[str]:
 
 def coverage_rows(result: dict[str, Any]) -> Rows:
     """Header and one row a rule by which windows keep their decision."""
-    rows = [["windows kept", "share", METRIC_NAMES[result["metric"]]]]
+    rows = [[f"{result.get('per', 'window')}s kept", "share", METRIC_NAMES[result["metric"]]]]
     return rows + [[c["kept"], f"{100 * c['share']:.1f} %", _score(c)] for c in result["coverage"]]
 
 
@@ -94,7 +111,7 @@ def group_rows(result: dict[str, Any], name: str) -> Rows:
 
 
 def _score(entry: dict[str, Any]) -> str:
-    return f"{interval(entry['score'])}{_reason(entry['score'])}" if entry["score"] else f"-{_reason(entry)}"
+    return f"{interval(entry['score'])}{_reason(entry['score']) or _reason(entry)}" if entry["score"] else f"-{_reason(entry)}"
 
 
 def _reason(entry: dict[str, Any]) -> str:

@@ -26,9 +26,10 @@ from biossl.downstream.choices import choose_steps, lock_of, pseudo_labels
 from biossl.downstream.fitting import Case, Weights, at_share, check_learnable, model_at, train_rows
 from biossl.downstream.model import Task, make_task, save_model
 from biossl.errors import RequestError
+from biossl.models.encoder import Encoder
 from biossl.models.lowrank import LowRankConfig
 from biossl.objectives.supervised import Mode
-from biossl.probe import labelled_rows
+from biossl.probe import labelled_rows, random_encoder
 from biossl.recipe.load import augment_parts
 from biossl.recipe.schema import Part
 from biossl.recipe.tables import config_class
@@ -45,7 +46,7 @@ def finetune(
     head: str | Part = "linear", split: str | None = None, kind: str | None = None, event: str | None = None,
     rows: Sequence[int] | Array | None = None, class_weight: Weights = "none", augment: str | list[Part] = "", self_training: bool = False,
     lowrank: LowRankConfig | None = None, steps: int | None = None, batch_size: int = 64, lr: float | None = None, seed: int = 0,
-    adapt: bool = False, overwrite: bool = False,
+    adapt: bool = False, scratch: bool = False, overwrite: bool = False,
 ) -> Path:  # fmt: skip
     """Fine-tune an encoder for a label of a corpus, and lock the result.
 
@@ -83,6 +84,9 @@ def finetune(
     seed : int
     adapt : bool
         Accept a subset of the encoder's channels and other filters.
+    scratch : bool
+        Train the encoder's architecture from random weights instead of its own (those of the probe's first random-initialised
+        encoder of this seed), all of them at one rate: what pretraining has to beat.
     overwrite : bool
 
     Returns
@@ -102,6 +106,8 @@ def finetune(
     >>> finetune("runs/hapt", Corpus.open("corpora/hapt"), "activity6", "runs/hapt-6")  # doctest: +SKIP
     """
     loaded = load_encoder(encoder)
+    if scratch:
+        loaded, mode = _from_scratch(loaded, mode, seed), "full"
     require_match(loaded.spec, corpus.spec, adapt=adapt)
     task = label if isinstance(label, Task) else make_task(corpus, label, kind=kind, event=event)
     name, notes = _split(corpus, split)
@@ -119,12 +125,13 @@ def finetune(
                 f"--mode lowrank: this encoder, a {loaded.architecture}, has no linear layer to adapt; take full or frozen"
             )
         chosen, why = "full", f"{why}, but a {loaded.architecture} has no linear layer to adapt: all weights are tuned"
+    why = f"from scratch, random weights of seed {seed}" if scratch else why
     if self_training and task.kind not in ("multiclass", "binary"):
         raise RequestError(f"self-training needs classes to be sure of; '{task.label}' is {task.kind}; leave it out")
     case = Case(
         encoder=loaded, corpus=corpus, split=name, task=task, head=_head(head, task), mode=chosen, lowrank=lowrank or LowRankConfig(),
         class_weight=class_weight, augment=_augment(augment, task), batch_size=batch_size,
-        steps=n_steps(len(train)) if steps is None else steps, lr=lr, seed=seed, adapt=adapt,
+        steps=n_steps(len(train)) if steps is None else steps, lr=lr, seed=seed, adapt=adapt, scratch=scratch,
     )  # fmt: skip
     run = Path(out)
     if (run / "model").exists() and not overwrite:
@@ -154,7 +161,7 @@ def finetune(
     used = np.flatnonzero(part == "train") if self_training else used
     before = loaded.info["seen"]
     about = {
-        "label": task.label, "mode": chosen, "split": name, "seed": seed, "choices": lines,
+        "label": task.label, "event": event, "mode": chosen, "scratch": scratch, "split": name, "seed": seed, "choices": lines,
         "trained": {
             "windows": len(train), "subjects": len(np.unique(subjects[train])), "steps": case.steps, "taken_at": at,
             "rows": None if rows is None else train.tolist(),
@@ -173,6 +180,17 @@ def finetune(
     for spent in (run / "choice", *(p for f in (run, run / "second") for p in sorted((f / "checkpoints").glob("step-*"))[:-1])):
         shutil.rmtree(spent, ignore_errors=True)
     return run
+
+
+def _from_scratch(loaded: Encoder, mode: str, seed: int) -> Encoder:
+    """The same architecture with random weights, which have seen nobody."""
+    if mode not in ("auto", "full"):
+        raise RequestError(
+            f"--scratch trains all weights, and --mode {mode} would leave random ones as they are; leave --mode out"
+        )
+    twin = random_encoder(loaded, seed)
+    twin.info = loaded.info | {"hash": f"random-{seed}", "seen": {}}
+    return twin
 
 
 def scarce_rows(

@@ -64,6 +64,7 @@ SETTINGS: dict[str, Setting] = {
     "lowrank": Setting(1e-3, 0.01),  # CE-SSL's rate
     "full": Setting(1e-3, 0.05, 0.75),
 }
+SCRATCH = Setting(1e-3, 0.05)  # random weights: the blocks near the signal have as much to learn as the others
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Case:
     lr: float | None
     seed: int
     adapt: bool
+    scratch: bool = False
 
 
 def check_learnable(corpus: Corpus, task: Task, train: Array, split: str) -> None:
@@ -103,7 +105,7 @@ def check_learnable(corpus: Corpus, task: Task, train: Array, split: str) -> Non
 
 
 def _recipe(case: Case, config: SupervisedConfig, n_rows: int) -> Recipe:
-    setting, spec = SETTINGS[case.mode], case.encoder.spec
+    setting, spec = SCRATCH if case.scratch else SETTINGS[case.mode], case.encoder.spec
     names = [c for c in spec.ch_names if c in case.corpus.spec.ch_names]
     recipe = Recipe(
         name=f"finetune_{case.task.label}", modality=cast(Any, spec.modality), seed=case.seed,

@@ -62,7 +62,7 @@ def columns(model: Model, prediction: Array, features: Array) -> pd.DataFrame:
         decided = np.full(len(p), None, object)
         if seen.any():
             p[seen] = lock.probabilities(prediction[seen])
-            decided[seen] = _names(lock.decisions(p[seen], model.classes, model.kind), model.classes, model.kind)
+            decided[seen] = said(lock.decisions(p[seen], model.classes, model.kind), model.classes, model.kind)
             sure[seen] = confidence(p[seen], model.kind)
         table |= {f"p_{name}": p[:, k] for k, name in enumerate(model.classes)}
         table["confidence"] = sure
@@ -85,12 +85,20 @@ def columns(model: Model, prediction: Array, features: Array) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _names(said: Array, classes: tuple[str, ...], kind: str) -> list[str]:
+def calibrated(model: Model, prediction: Array) -> Array:
+    """Predictions as they are judged: probabilities (n, K) by the frozen calibration, or values and log hazards (n,)."""
+    if model.kind in ("regression", "survival"):
+        return prediction.reshape(len(prediction))
+    return model.lock.probabilities(prediction)
+
+
+def said(decisions: Array, classes: tuple[str, ...], kind: str) -> list[str]:
+    """Decisions of :meth:`~biossl.downstream.lock.Lock.decisions` in words: a class, 0 or 1, or those that are said joined by ``+``."""
     if kind in ("multiclass", "ordinal"):
-        return [classes[int(k)] for k in said]
+        return [classes[int(k)] for k in decisions]
     if kind == "binary":
-        return ["1" if row[0] else "0" for row in said]
-    return ["+".join(c for c, yes in zip(classes, row, strict=True) if yes) for row in said]
+        return ["1" if row[0] else "0" for row in decisions]
+    return ["+".join(c for c, yes in zip(classes, row, strict=True) if yes) for row in decisions]
 
 
 def predict(
@@ -161,10 +169,10 @@ def predict(
     for line in screen if tell is not None else []:
         assert tell is not None
         tell(f"left out: {line}")
-    said = table["decision"].value_counts() if "decision" in table else {}
+    counts = table["decision"].value_counts() if "decision" in table else {}
     return {
         "out": str(out), "rows": len(table), "unfamiliar": int(table["unfamiliar"].sum()) if "unfamiliar" in table else None,
-        "abstain": int(table["abstain"].sum()), "decisions": {str(k): int(v) for k, v in said.items()},
+        "abstain": int(table["abstain"].sum()), "decisions": {str(k): int(v) for k, v in counts.items()},
         "model": facts["model"], "unreadable": unreadable, "notes": [*told, *model.lock.notes],
     }  # fmt: skip
 

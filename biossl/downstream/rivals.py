@@ -1,7 +1,8 @@
 """Simple models beside a locked one: fitted on the very rows it was trained on, judged on the same windows.
 
-What lives here: :func:`rivals`: hand features with logistic regression (ridge for values), MiniRocket with ridge, age and sex. They
-need the corpus the model was trained on; where it has gone, a line says so and nothing is compared.
+What lives here: :func:`rivals`: hand features with logistic regression (ridge for values) and with a forest, MiniRocket with ridge,
+gravity alone, age and sex. They need the corpus the model was trained on; where it has gone, a line says so and nothing is compared.
+Other locked models stand beside it by ``beside.py``.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from biossl import metrics, minirocket, protocol
-from biossl.baselines import corpus_features
+from biossl.baselines import corpus_features, gravity_features
 from biossl.corpus import Corpus
 from biossl.downstream.model import Model, make_task
+from biossl.downstream.units import Units
 from biossl.errors import BiosslError
 from biossl.probe import DEMOGRAPHIC, HAND, age_and_sex
-from biossl.protocol import Target
+from biossl.protocol import Fitted, Target
 
 Array = NDArray[Any]
-ROCKET = "MiniRocket"
+ROCKET, FOREST, GRAVITY = "MiniRocket", "hand features, forest", "gravity alone"
+TREES, LEAF = 300, 2  # fixed, not chosen: a forest gains little by tuning
 _SAMPLE = 2_000  # training windows the kernels' biases are drawn from
 
 
 def rivals(
-    model: Model, corpus: Corpus, rows: Array, target: Target, p: Array, run: Path, *, seed: int
+    model: Model, corpus: Corpus, rows: Array, units: Units, target: Target, p: Array, run: Path, *, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Scores of simple models and paired differences to the locked model.
 
@@ -37,11 +41,13 @@ def rivals(
     corpus : Corpus
         That is judged.
     rows : ndarray of int
-        Judged rows.
+        Rows of judged windows.
+    units : Units
+        What they are judged together as.
     target : Target
-        Of them.
+        Of the units.
     p : ndarray
-        The locked model's predictions of them.
+        The locked model's predictions of the units.
     run : Path
         Its run folder, which names the corpus it was trained on.
     seed : int
@@ -53,6 +59,8 @@ def rivals(
     list of str
         Why one is absent.
     """
+    if target.kind == "survival":
+        return [], ["no simple models beside it: none of them knows times that were cut off"]
     try:
         own = _trained_on(model, run)
     except (BiosslError, OSError, ValueError, KeyError) as error:
@@ -64,20 +72,21 @@ def rivals(
     y = task.values[at].astype(np.float64)
     train = Target(target.kind, y[:, 0] if target.kind in ("multiclass", "regression") else y, model.classes)
     subjects = own.index["subject"].to_numpy().astype(str)[at]
-    people = corpus.index["subject"].to_numpy().astype(str)[rows]
+    people = corpus.index["subject"].to_numpy().astype(str)[rows[units.first]]
     out, notes = [], []
-    for name, make, head in (
-        (HAND, _hand, protocol.linear), (ROCKET, _rocket, minirocket.ridge), (DEMOGRAPHIC, _demographic, protocol.linear),
+    for make, heads in (
+        (_hand, {HAND: protocol.linear, FOREST: forest}), (_rocket, {ROCKET: minirocket.ridge}),
+        (_gravity, {GRAVITY: protocol.linear}), (_demographic, {DEMOGRAPHIC: protocol.linear}),
     ):  # fmt: skip
         pair = make(own, at, corpus, rows, seed)
         if isinstance(pair, str):
             notes += [pair] if pair else []
             continue
-        found = head(pair[0], train, subjects, pair[1], seed=seed).prediction
-        score = metrics.subject_bootstrap(target.y, found, people, target.metric, seed=seed).to_dict()
-        minus = metrics.paired_difference(target.y, p, found, people, target.metric, seed=seed).to_dict()
-        entry = {"model": name, "score": score, "minus": minus}
-        out.append(entry)
+        for name, head in heads.items():
+            found = units.pool(head(pair[0], train, subjects, pair[1], seed=seed).prediction)
+            score = metrics.subject_bootstrap(target.y, found, people, target.metric, seed=seed).to_dict()
+            minus = metrics.paired_difference(target.y, p, found, people, target.metric, seed=seed).to_dict()
+            out.append({"model": name, "score": score, "minus": minus})
     return out, notes
 
 
@@ -105,6 +114,54 @@ def _hand(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> tup
     return (a, b) if names == there else "hand features: the corpora give other features; left out"
 
 
+def forest(x: Array, target: Target, subjects: Array, x_test: Array, *, seed: int = 0) -> Fitted:
+    """A random forest (Breiman 2001) with fixed settings; classes count alike in every tree's sample of rows.
+
+    Parameters
+    ----------
+    x : ndarray, (n, F)
+        Training features; NaN as in :func:`biossl.protocol.linear`.
+    target : Target
+        Of the training rows.
+    subjects : ndarray of str, (n,)
+        Not looked at: nothing is chosen.
+    x_test : ndarray, (m, F)
+    seed : int
+
+    Returns
+    -------
+    Fitted
+        Shares of votes (m, K), or values (m,).
+
+    Examples
+    --------
+    >>> rows = np.array([[0.0], [0.1], [1.0], [1.1]])
+    >>> t = Target("multiclass", np.array([0, 0, 1, 1]), ("rest", "task"))
+    >>> forest(rows, t, np.array(list("abab")), rows[:1]).prediction.argmax()
+    np.int64(0)
+    """
+    a, b = protocol.standardise(x, x_test)
+    if target.kind == "regression":
+        model = RandomForestRegressor(TREES, min_samples_leaf=LEAF, max_features=1 / 3, n_jobs=-1, random_state=seed)
+        return Fitted(model.fit(a, target.y).set_params(n_jobs=1).predict(b), float(TREES), None)
+
+    def votes(rows: Array, y: Array, n_classes: int) -> Array:
+        if not len(rows):
+            return np.zeros((len(b), n_classes))
+        model = RandomForestClassifier(
+            TREES, min_samples_leaf=LEAF, class_weight="balanced_subsample", n_jobs=-1, random_state=seed
+        ).fit(a[rows], y.astype(np.int64))
+        out = np.zeros((len(b), n_classes))
+        out[:, model.classes_] = model.set_params(n_jobs=1).predict_proba(b)  # threads would add the trees up in any order
+        return out
+
+    if target.kind == "multiclass":
+        return Fitted(votes(np.arange(len(a)), target.y, len(target.classes)), float(TREES), None)
+    known = [np.flatnonzero(~np.isnan(y)) for y in target.y.T]
+    columns = [votes(rows, target.y[rows, k], 2)[:, 1] for k, rows in enumerate(known)]
+    return Fitted(np.stack(columns, axis=1), float(TREES), None)
+
+
 def _rocket(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> tuple[Array, Array] | str:
     if own.spec.ch_names != corpus.spec.ch_names:
         return "MiniRocket: the corpora have other channels; left out"
@@ -114,6 +171,20 @@ def _rocket(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> t
     def features(source: Corpus, index: Array) -> Array:
         return np.concatenate(
             [minirocket.transform(rocket, source.signal(index[i : i + 256])) for i in range(0, len(index), 256)]
+        )
+
+    return features(own, at), features(corpus, rows)
+
+
+def _gravity(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> tuple[Array, Array] | str:
+    if own.spec.modality != "imu" or "acc" not in own.spec.ch_types:
+        return ""
+    if own.spec.ch_names != corpus.spec.ch_names:
+        return "gravity alone: the corpora have other channels; left out"
+
+    def features(source: Corpus, index: Array) -> Array:
+        return np.concatenate(
+            [gravity_features(source.signal(index[i : i + 256]), source.spec) for i in range(0, len(index), 256)]
         )
 
     return features(own, at), features(corpus, rows)

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 
 from biossl.errors import RequestError
 
-MAIN_METRIC = {"binary": "auroc", "multiclass": "macro_f1", "multilabel": "macro_auroc", "regression": "r2"}
+MAIN_METRIC = {
+    "binary": "auroc",
+    "multiclass": "macro_f1",
+    "multilabel": "macro_auroc",
+    "regression": "r2",
+    "survival": "concordance",
+}
 METRICS = {  # what a table of results shows; every name a score can have is in NAMES
     "binary": ("auroc", "auprc"),
     "multiclass": ("macro_f1", "accuracy", "balanced_accuracy", "macro_auroc"),
     "multilabel": ("macro_auroc",),
     "regression": ("r2", "mae"),
+    "survival": ("concordance",),
 }
 ONE_CLASS = ("sensitivity", "specificity", "ppv", "f1")
 COUNTED = ("accuracy", "balanced_accuracy", "macro_f1", "mean_f1", "kappa", "quadratic_kappa", *ONE_CLASS)

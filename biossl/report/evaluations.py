@@ -17,14 +17,15 @@ from biossl.downstream.evaluate_text import (
     coverage_rows,
     group_rows,
     heading,
+    judged_line,
     rival_rows,
     score_rows,
     threshold_lines,
 )
 from biossl.downstream.model import Model, load_model, read_rows
 from biossl.errors import BiosslError, DataError
-from biossl.probe_text import METRIC_NAMES, class_rows, count_line
-from biossl.report import figures, html, judged_figures
+from biossl.probe_text import METRIC_NAMES, class_rows
+from biossl.report import figures, html, judged_figures, stress
 from biossl.report.judged import Judged, open_judged
 from biossl.report.judged_map import SCRIPT, judged_map
 from biossl.report.worst import worst_cases
@@ -108,7 +109,7 @@ def _one(r: dict[str, Any], judged: Judged) -> str:
     out = f"<h3>{html.esc(heading(r))}</h3>"
     out += html.notes(
         [
-            count_line("judged", r["counts"]),
+            judged_line(r),
             f"Mode {r['model']['mode']}, seed {r['model']['seed']}.",
             *(r["model"]["choices"] or []),
         ]
@@ -116,19 +117,26 @@ def _one(r: dict[str, Any], judged: Judged) -> str:
     if r["seen"]["subjects"]:
         out += html.para("Judged subjects had been seen: these figures are optimistic.", "warn")
     out += html.table(score_rows(r))
-    out += html.table(rival_rows(r), caption="Simple models fitted on the same training rows") if r["rivals"] else ""
+    out += (
+        html.table(rival_rows(r), caption="Beside it: simple models fitted on the same training rows, other locked models")
+        if r["rivals"]
+        else ""
+    )
     out += judged_figures.curves(judged)
     out += html.figures(_figures(r))
     out += html.table(class_rows(r), caption="By class") if r["per_class"] else ""
     if r["confusion"]:
         out += html.matrix(
-            r["classes"], r["confusion"], caption="Confusion: rows the reference, columns the prediction (windows)"
+            r["classes"],
+            r["confusion"],
+            caption=f"Confusion: rows the reference, columns the prediction ({r.get('per', 'window')}s)",
         )
     out += html.notes([*calibration_lines(r), *threshold_lines(r)])
     out += judged_figures.decisions(judged)
     out += html.table(coverage_rows(r), caption="What is kept by limits and confidences frozen in training")
     out += "".join(html.table(group_rows(r, name), caption=f"By {name}") for name in r["groups"])
-    return out + judged_figures.groups(r)
+    out += judged_figures.groups(r)
+    return out + (stress.section(r) if "stress" in r else "")
 
 
 def _figures(r: dict[str, Any]) -> list[tuple[str, str]]:

@@ -81,6 +81,30 @@ def test_folds_take_turns(corpus: Corpus) -> None:
             corpus.split(text)
 
 
+def test_as_many_folds_as_subjects_leave_one_subject_out(tmp_path: Path) -> None:
+    made = make_corpus(tmp_path / "c", n_subjects=5, windows_per_subject=2)
+    make_split(made, "loso", folds=5)
+    left = []
+    for fold in range(5):
+        part = by_subject(made, made.split(f"loso:{fold}"))
+        assert sorted(part) == ["test", "train", "train", "train", "val"]
+        left += part.index[part == "test"].tolist()
+    assert sorted(left) == sorted(set(made.index["subject"]))
+
+
+def test_folds_over_time_are_blocks_of_consecutive_days(tmp_path: Path) -> None:
+    made = make_corpus(tmp_path / "c", n_subjects=8, windows_per_subject=2)
+    make_split(made, "late", by="time", folds=4)
+    first = made.index.groupby("subject")["day"].min()
+    edges = []
+    for fold in range(4):
+        part = by_subject(made, made.split(f"late:{fold}"))
+        days = first[part.index[part == "test"]]
+        assert len(days) == 2
+        edges.append((days.min(), days.max()))
+    assert all(a[1] < b[0] for a, b in zip(edges, edges[1:], strict=False))
+
+
 def test_time_puts_the_latest_in_test(corpus: Corpus) -> None:
     make_split(corpus, "t", by="time")
     first = corpus.index.groupby("subject")["day"].min()

@@ -10,6 +10,7 @@ from corpus_factory import make_corpus
 
 from biossl.checkpoint import save_encoder
 from biossl.corpus import Corpus, add_split
+from biossl.downstream.finetune import finetune
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
 
 
@@ -43,3 +44,9 @@ def halves(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     add_split(corpus, table, name="halves")
     return "halves"
+
+
+@pytest.fixture(scope="session")
+def locked(encoder: Path, corpus: Corpus, halves: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose locked model knows the rhythm; nobody writes into it."""
+    return finetune(encoder, corpus, "group", tmp_path_factory.mktemp("locked") / "run", mode="full", split=halves, steps=40)

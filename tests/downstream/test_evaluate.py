@@ -17,7 +17,6 @@ from sklearn.metrics import accuracy_score, f1_score
 from biossl.cli import main
 from biossl.corpus import Corpus
 from biossl.downstream.evaluate import evaluate
-from biossl.downstream.finetune import finetune
 from biossl.downstream.model import load_model
 from biossl.downstream.predictions import predict
 from biossl.errors import DataError, RequestError
@@ -25,8 +24,8 @@ from biossl.report.run_page import write_report
 
 
 @pytest.fixture(scope="module")
-def tuned(encoder: Path, corpus: Corpus, halves: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finetune(encoder, corpus, "group", tmp_path_factory.mktemp("locked") / "run", mode="full", split=halves, steps=40)
+def tuned(locked: Path) -> Path:
+    return locked
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,13 @@ def test_scores_are_those_of_the_written_predictions(result: dict[str, Any], cor
 
 
 def test_simple_models_stand_beside_it(result: dict[str, Any]) -> None:
-    assert [r["model"] for r in result["rivals"]] == ["hand features", "MiniRocket", "age and sex"]
+    assert [r["model"] for r in result["rivals"]] == [
+        "hand features",
+        "hand features, forest",
+        "MiniRocket",
+        "gravity alone",
+        "age and sex",
+    ]
     for rival in result["rivals"]:
         gap = result["scores"]["macro_f1"]["value"] - rival["score"]["value"]
         assert rival["minus"]["value"] == pytest.approx(gap, abs=1e-9)
@@ -117,7 +122,13 @@ def test_another_site_is_judged_whole_and_its_strange_class_left_out(tuned: Path
     assert any("no split: every labelled window" in n for n in found["notes"])
     assert {g["name"] for g in found["groups"]["group"]} <= {"slow", "fast"}
     assert all(g["score"] is None and g["reason"] for g in found["groups"]["group"])  # under ten subjects
-    assert [r["model"] for r in found["rivals"]] == ["hand features", "MiniRocket", "age and sex"]  # fitted where the model was
+    assert [r["model"] for r in found["rivals"]] == [
+        "hand features",
+        "hand features, forest",
+        "MiniRocket",
+        "gravity alone",
+        "age and sex",
+    ]  # fitted where the model was
 
 
 def test_a_corpus_that_has_gone_is_a_note_and_no_simple_model(tuned: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:
@@ -206,7 +217,7 @@ def test_the_verbs_from_scarce_labels_to_a_table(encoder: Path, corpus: Corpus, 
     assert "biossl evaluate" in capsys.readouterr().out
     assert main(["evaluate", str(run), str(corpus.path), "--splits", halves]) == 0
     text = capsys.readouterr().out
-    assert "nothing refitted" in text and "locked minus simple" in text and "test openings of this label" in text
+    assert "nothing refitted" in text and "this model minus that" in text and "test openings of this label" in text
     assert main(["predict", str(run), str(corpus.path), str(tmp_path / "p.parquet"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == len(corpus)
     assert main(["finetune", *base[1:], "--n-subjects", "2", "--labels-fraction", "0.5", "--overwrite"]) == 2
