@@ -124,7 +124,7 @@ class SequenceHeadConfig:
     depth: int = 1
     heads: int = 4
     pool: str = "mean+std+max"
-    dropout: float = 0.2
+    dropout: float = 0.5
     ordinal: bool = False
 
     def __post_init__(self) -> None:
