@@ -72,7 +72,7 @@ def test_labels_of_every_sample(head: Part, conv: Path, corpus: Corpus, halves: 
     values = (signal > np.nanmedian(signal)).astype(np.float32)
     values[:, 100:] = np.nan  # the rest was not annotated
     task = Task("high", "dense", ("low", "high"), values)
-    run = finetune(conv, corpus, task, tmp_path / "run", mode="full", split=halves, steps=40, head=head, lr=5e-3)
+    run = finetune(conv, corpus, task, tmp_path / "run", mode="full", split=halves, steps=25, head=head, lr=1e-2)
     val = np.flatnonzero(corpus.split(halves) == "val")
     p = predict_rows(load_model(run), corpus, val)
     assert p.shape == (len(val), 2, 128) and np.allclose(p.sum(1), 1)
@@ -111,7 +111,7 @@ def test_a_model_folder_that_names_no_architecture_holds_a_transformer(
 
 
 def test_probe_stages_one_at_a_time(conv: Path, corpus: Corpus, halves: str) -> None:
-    found = probe(conv, corpus, "group", split=halves, part="val", layers=[0], out=None)
+    found = probe(conv, corpus, "group", split=halves, part="val", layers=[0], out=None, baselines=False)
     assert len(found["layers"]) == 1 and found["layers"][0]["layer"] == 0
     with pytest.raises(RequestError, match="8, 16 wide.*take one at a time"):
         probe(conv, corpus, "group", split=halves, part="val", layers="all", out=None)
