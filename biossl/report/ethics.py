@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from biossl.atomic import write_text
-from biossl.downstream.evaluate_text import calibration_lines, coverage_rows, heading, rival_rows, threshold_lines
+from biossl.downstream.evaluate_text import calibration_lines, coverage_rows, heading, judged_line, rival_rows, threshold_lines
 from biossl.errors import RequestError
 from biossl.metrics.subgroups import MIN_SUBJECTS
-from biossl.probe_text import METRIC_NAMES, count_line, interval
+from biossl.probe_text import METRIC_NAMES, interval
 from biossl.report import flow, html, known, people
 from biossl.report.known import wanted
 from biossl.report.run_page import read_run
@@ -144,8 +144,8 @@ def _numbers(study: Study) -> str:
             ["measure", "value [95 % interval over subjects]"],
             *([METRIC_NAMES[m], interval(v)] for m, v in r["scores"].items()),
         ]
-        out += html.para(f"{heading(r)}. {count_line('judged', r['counts'])}.") + html.table(rows)
-        out += html.table(rival_rows(r), caption="Simple models on the same rows") if r["rivals"] else ""
+        out += html.para(f"{heading(r)}. {judged_line(r)}.") + html.table(rows)
+        out += html.table(rival_rows(r), caption="Beside it on the same rows") if r["rivals"] else ""
         if r["seen"]["subjects"]:
             out += html.para(
                 f"{r['seen']['subjects']} of the {r['seen']['of']} judged subjects had been seen: these figures are optimistic.",

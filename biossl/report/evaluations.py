@@ -100,7 +100,7 @@ def _amounts(results: Sequence[dict[str, Any]]) -> list[tuple[list[dict[str, Any
             "low": score["low"],
             "high": score["high"],
         }
-        key = (r["label"], r["corpus"]["hash"], str(r["split"]), r["part"], r["metric"])
+        key = (r["label"], r["corpus"]["hash"], str(r["split"]), r["part"], r.get("per", "window"), r["metric"])
         cases.setdefault(key, []).append(row)
     return [(rows, f"{key[0]}, judged on the same windows", METRIC_NAMES[key[-1]]) for key, rows in cases.items()]
 
@@ -135,8 +135,8 @@ def _one(r: dict[str, Any], judged: Judged) -> str:
     out += judged_figures.decisions(judged)
     out += html.table(coverage_rows(r), caption="What is kept by limits and confidences frozen in training")
     out += "".join(html.table(group_rows(r, name), caption=f"By {name}") for name in r["groups"])
-    out += judged_figures.groups(r)
-    return out + (stress.section(r) if "stress" in r else "")
+    out += stress.section(r) if "stress" in r else ""
+    return out + judged_figures.groups(r)
 
 
 def _figures(r: dict[str, Any]) -> list[tuple[str, str]]:

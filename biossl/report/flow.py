@@ -231,7 +231,9 @@ def _judged(judged: Judged, corpus: Corpus, labels: Labels, parts: Array) -> Box
         codes = [k for k, name in enumerate(labels.classes) if name not in r["classes"]]
         strange = inside & np.isin(labels.values[:, 0], codes)
     before, known = count(corpus, inside), count(corpus, inside & ~strange)
-    out = _lost(before, known, "of a class the model does not know") + _lost(known, c, "no observed sample")
+    per = r.get("per", "window")
+    why = "no observed sample" + ("" if per == "window" else f", or in a {per} whose windows differ in label")
+    out = _lost(before, known, "of a class the model does not know") + _lost(known, c, why)
     return Box("judged" if _part(judged) in parts else "judged, all rows", *c, out=out)
 
 

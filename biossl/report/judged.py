@@ -121,7 +121,8 @@ def open_judged(result: dict[str, Any], folder: str | Path, corpora: Sequence[Co
             corpus = found if found.hash == result["corpus"]["hash"] else None
         except BiosslError:
             corpus = None
-    rows = None if corpus is None or table is None else _rows(corpus, table)
+    pooled = result.get("per", "window") != "window"  # rows of the table are then recordings or subjects
+    rows = None if corpus is None or table is None or pooled else _rows(corpus, table)
     return Judged(result, table, corpus if rows is not None else None, rows)
 
 

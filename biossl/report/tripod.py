@@ -14,6 +14,7 @@ from biossl.downstream.evaluate_text import (
     calibration_lines,
     coverage_rows,
     heading,
+    judged_line,
     rival_rows,
     score_rows,
     threshold_lines,
@@ -21,7 +22,7 @@ from biossl.downstream.evaluate_text import (
 from biossl.metrics.intervals import N_RESAMPLES
 from biossl.metrics.subgroups import MIN_SUBJECTS
 from biossl.models.group_heads import GroupHead
-from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, split_name, verdict
+from biossl.probe_text import METRIC_NAMES, class_rows, interval, number, split_name, verdict
 from biossl.report import flow, known, people
 from biossl.report.known import Rows, wanted
 from biossl.report.study import Study, opening_rows
@@ -95,7 +96,7 @@ def _title(study: Study) -> list[Item]:
 
 
 def _main(study: Study, r: dict[str, Any]) -> str:
-    text = f"{heading(r)}: {METRIC_NAMES[r['metric']]} {interval(r['scores'][r['metric']])}, {count_line('judged', r['counts'])}"
+    text = f"{heading(r)}: {METRIC_NAMES[r['metric']]} {interval(r['scores'][r['metric']])}, {judged_line(r)}"
     beside = [f"minus {x['model']} {interval(x['minus'], signed=True)}{verdict(x['minus'])}" for x in r["rivals"]]
     seen = (
         f"; {r['seen']['subjects']} of the {r['seen']['of']} judged subjects had been seen: optimistic"
@@ -194,7 +195,7 @@ def _analysis(study: Study) -> list[Item]:
     weights = recipe.get("objective", {}).get("weights") or []
     metrics = sorted({METRIC_NAMES[m] for j in study.judged for m in j.result["scores"]})
     groups = sorted({n for j in study.judged for n in j.result["groups"]})
-    rivals = sorted({r["model"] for j in study.judged for r in j.result["rivals"]})
+    rivals = sorted({r["model"] for j in study.judged for r in j.result["rivals"] if "run" not in r})
     inner = about["inner"] or {}
     context = ", which reads a window together with others of its recording" if isinstance(model.head, GroupHead) else ""
     return [
@@ -318,7 +319,7 @@ def _performance(study: Study) -> list[Block]:
     out: list[Block] = []
     for j in study.judged:
         r = j.result
-        out += [heading(r), count_line("judged", r["counts"]), score_rows(r)]
+        out += [heading(r), judged_line(r), score_rows(r)]
         out += [rival_rows(r)] if r["rivals"] else ["No simple model stands beside it."]
         out += [class_rows(r)] if r["per_class"] else []
         out += [*_list([*calibration_lines(r), *threshold_lines(r)]), coverage_rows(r)]

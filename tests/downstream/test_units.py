@@ -21,6 +21,7 @@ from biossl.downstream.evaluate import evaluate
 from biossl.downstream.finetune import finetune
 from biossl.downstream.units import gather
 from biossl.errors import DataError, RequestError
+from biossl.report import write_ethics, write_report
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("rst")), min_size=1, max_size=30), st.integers(0, 99))
@@ -130,6 +131,13 @@ def test_survival_is_judged_by_concordance_of_subjects(
     assert value["value"] == pytest.approx(wanted, abs=1e-9) and value["low"] < value["value"] < value["high"]
     assert value["value"] > 0.6  # the rhythm gives the hazard away
     json.loads((tmp_path / "a" / "results.json").read_text(), parse_constant=lambda c: pytest.fail(c))
+
+    shutil.copytree(tmp_path / "a", run / "evaluations" / "a")
+    write_report(run)
+    write_ethics(run, tmp_path / "ethics.html")
+    assert "judged as 24 subjects: 96 windows" in (tmp_path / "ethics.html").read_text() + (run / "report.md").read_text()
+    page = (run / "report.html").read_text()
+    assert "judged as 24 subjects: 96 windows" in page and f"{value['value']:.3f}" in page
 
     # the planted log hazard itself, plus what windows of one subject differ by: pooling takes it away again
     time, real = follow_up.labels("days").values[:, 0], module.read_rows
