@@ -11,7 +11,7 @@ EXAMPLE = "biossl evaluate runs/hapt-6 corpora/hapt"
 
 def arguments(parser: Any) -> None:
     """Options of the verb."""
-    parser.add_argument("run", help="run or model folder of `biossl finetune`")
+    parser.add_argument("run", help="run or model folder of `biossl finetune`, or a folder of folds or seeds")
     parser.add_argument("corpus", help="corpus folder: the model's own, or another site's")
     parser.add_argument("--label", default=None, help="label to judge by; default: the model's own")
     parser.add_argument("--event", default=None, help="of a survival model: binary label of the event; default: the model's own")
@@ -41,11 +41,12 @@ def run(args: Any) -> dict[str, Any]:
     """Judge, print the tables."""
     from biossl.downstream.evaluate import evaluate
     from biossl.downstream.evaluate_text import as_text
+    from biossl.downstream.folds_text import as_text as folds_as_text
 
     result = evaluate(
         args.run, args.corpus, label=args.label, event=args.event, split=args.splits, part=args.part, per=args.per, by=args.by,
         beside=args.beside, stress=args.stress, baselines=not args.no_baselines, allow_seen=args.allow_seen, adapt=args.adapt,
         seed=args.seed, out=args.out, overwrite=args.overwrite,
     )  # fmt: skip
-    say(as_text(result))
+    say(folds_as_text(result) if "seeds" in result else as_text(result))
     return result

@@ -23,6 +23,8 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "--splits", default=None, help="split whose part train is learnt from; default: official, or the only one"
     )
+    parser.add_argument("--fold", default=None, help="all: one training for each fold of the split; one fold is --splits NAME:2")
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="one training for each of these seeds, e.g. 0 1 2 3 4")
     parser.add_argument(
         "--labels-fraction", type=float, default=None, help="learn from this share of the labelled training windows"
     )
@@ -49,16 +51,41 @@ def run(args: Any) -> dict[str, Any]:
     from biossl.downstream.model import load_model
 
     corpus = Corpus.open(args.corpus)
+    where = args.out or f"runs/{corpus.path.resolve().name}-{args.label}"
+    settings = {
+        "mode": args.mode, "head": args.head, "kind": args.kind, "event": args.event, "class_weight": args.class_weight,
+        "augment": args.augment, "self_training": args.self_training, "steps": args.steps, "batch_size": args.batch_size, "lr": args.lr,
+        "adapt": args.adapt, "scratch": args.scratch, "split": args.splits, "seed": args.seed, "overwrite": args.overwrite,
+    }  # fmt: skip
+    if args.fold is not None or args.seeds is not None:
+        return _several(args, corpus, where, settings)
     rows = scarce_rows(
         corpus, args.label, split=args.splits, fraction=args.labels_fraction, n_subjects=args.n_subjects, seed=args.seed
     )
-    out = finetune(
-        args.encoder, corpus, args.label, args.out or f"runs/{corpus.path.resolve().name}-{args.label}", mode=args.mode, head=args.head,
-        split=args.splits, kind=args.kind, event=args.event, rows=rows, class_weight=args.class_weight, augment=args.augment,
-        self_training=args.self_training, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed, adapt=args.adapt,
-        scratch=args.scratch, overwrite=args.overwrite,
-    )  # fmt: skip
+    out = finetune(args.encoder, corpus, args.label, where, rows=rows, **settings)
     about = load_model(out).about
     say(f"model: {out / 'model'} ({about['label']}, {about['kind']}, mode {about['mode']})")
     say(f"judge it: biossl evaluate {out} {args.corpus}")
     return {"run": str(out), "model": str(out / "model")} | {k: about[k] for k in ("label", "kind", "mode", "choices", "inner")}
+
+
+def _several(args: Any, corpus: Any, where: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """One training a fold, a seed or both."""
+    from biossl.downstream.foldrun import read_folds
+    from biossl.downstream.folds import finetune_folds
+    from biossl.errors import RequestError
+
+    if args.fold not in (None, "all"):
+        raise RequestError(f"--fold {args.fold}: give all; one fold is --splits NAME:{args.fold}")
+    if args.seeds is not None and args.seed:
+        raise RequestError(f"--seed {args.seed} and --seeds: give one of them")
+    out = finetune_folds(
+        args.encoder, corpus, args.label, where, folds=args.fold == "all", seeds=args.seeds, fraction=args.labels_fraction,
+        n_subjects=args.n_subjects, **settings,
+    )  # fmt: skip
+    held = read_folds(out)
+    say(f"{len(held.members)} models in {out} ({held.label}, {held.kind}); together they are an estimate")
+    say(f"judge them: biossl evaluate {out} {args.corpus}")
+    return {"run": str(out), "models": [m.folder for m in held.members], "folds": held.folds, "seeds": held.seeds} | {
+        "label": held.label, "kind": held.kind
+    }  # fmt: skip

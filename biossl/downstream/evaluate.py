@@ -26,6 +26,7 @@ from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split, with_fold
 from biossl.downstream.beside import judge_others, open_others, seen_by
 from biossl.downstream.closer import closer_look
+from biossl.downstream.foldrun import is_folds
 from biossl.downstream.model import Model, Task, load_model, make_task, read_rows
 from biossl.downstream.predictions import KEYS, calibrated, columns
 from biossl.downstream.rivals import rivals
@@ -67,7 +68,7 @@ def evaluate(
     Parameters
     ----------
     run : path
-        Run or model folder of `biossl finetune`.
+        Run or model folder of `biossl finetune`, or a folder of its folds or seeds, whose models are judged together.
     corpus : path or Corpus
         The model's own, or another site's.
     label : str, optional
@@ -115,6 +116,14 @@ def evaluate(
     --------
     >>> evaluate("runs/hapt-6", "corpora/hapt")["scores"]["macro_f1"]  # doctest: +SKIP
     """
+    if is_folds(run):
+        from biossl.downstream.evaluate_folds import evaluate_folds, require_plain
+
+        require_plain(run, event=event, per=per, by=by, beside=beside, stress=stress)
+        return evaluate_folds(
+            run, corpus, label=label, split=split, part=part, baselines=baselines, allow_seen=allow_seen, adapt=adapt, seed=seed, out=out,
+            overwrite=overwrite,
+        )  # fmt: skip
     model = load_model(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     if model.kind == "dense":

@@ -20,6 +20,7 @@ from biossl.atomic import write_parquet
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus
 from biossl.corpus.card import load_card
+from biossl.downstream.foldrun import require_one_model
 from biossl.downstream.lock import KINDS, confidence
 from biossl.downstream.model import Model, load_model, read_rows
 from biossl.embeddings import file_pieces
@@ -147,6 +148,7 @@ def predict(
         raise RequestError(f"{out}: a folder; give the name of a .parquet file")
     if out.exists() and not overwrite:
         raise RequestError(f"{out}: exists; give another name or add --overwrite")
+    require_one_model(run)
     model = load_model(run)
     sources = [Path(s) for s in (source if isinstance(source, list) else [source])]
     unreadable: list[str] = []

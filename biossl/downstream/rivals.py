@@ -8,6 +8,8 @@ Other locked models stand beside it by ``beside.py``.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from biossl.probe import DEMOGRAPHIC, HAND, age_and_sex
 from biossl.protocol import Fitted, Target
 
 Array = NDArray[Any]
+Features = Callable[[Corpus, Array], tuple[Array, list[str]]]
 ROCKET, FOREST, GRAVITY = "MiniRocket", "hand features, forest", "gravity alone"
 TREES, LEAF = 300, 2  # fixed, not chosen: a forest gains little by tuning
 _SAMPLE = 2_000  # training windows the kernels' biases are drawn from
@@ -61,21 +64,54 @@ def rivals(
     """
     if target.kind == "survival":
         return [], ["no simple models beside it: none of them knows times that were cut off"]
+    people = corpus.index["subject"].to_numpy().astype(str)[rows[units.first]]
+    found, notes = rival_predictions(model, corpus, rows, target.kind, run, seed=seed)
+    out = []
+    for name, windows in found.items():
+        prediction = units.pool(windows)
+        score = metrics.subject_bootstrap(target.y, prediction, people, target.metric, seed=seed).to_dict()
+        minus = metrics.paired_difference(target.y, p, prediction, people, target.metric, seed=seed).to_dict()
+        out.append({"model": name, "score": score, "minus": minus})
+    return out, notes
+
+
+def rival_predictions(
+    model: Model, corpus: Corpus, rows: Array, kind: str, run: Path, *, seed: int, features: Features = corpus_features
+) -> tuple[dict[str, Array], list[str]]:
+    """Predictions of simple models fitted on the rows a model was trained on.
+
+    Parameters
+    ----------
+    model, corpus, run, seed
+        As in :func:`rivals`.
+    rows : ndarray of int
+        Rows of judged windows.
+    kind : str
+        Of the target.
+    features : function
+        Hand features and their names of corpus rows; one that remembers them serves several models.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Name -> predictions of ``rows``.
+    list of str
+        Why one is absent.
+    """
     try:
         own = _trained_on(model, run)
     except (BiosslError, OSError, ValueError, KeyError) as error:
-        return [], [f"no simple models beside it: the corpus it was trained on cannot be read ({str(error)[:80]})"]
+        return {}, [f"no simple models beside it: the corpus it was trained on cannot be read ({str(error)[:80]})"]
     if own is None:
-        return [], ["no simple models beside it: the corpus it was trained on is not where it was, or has changed"]
+        return {}, ["no simple models beside it: the corpus it was trained on is not where it was, or has changed"]
     at = _rows(model, own)
     task = make_task(own, model.about["label"], kind=model.kind if model.kind == "ordinal" else None)
     y = task.values[at].astype(np.float64)
-    train = Target(target.kind, y[:, 0] if target.kind in ("multiclass", "regression") else y, model.classes)
+    train = Target(kind, y[:, 0] if kind in ("multiclass", "regression") else y, model.classes)
     subjects = own.index["subject"].to_numpy().astype(str)[at]
-    people = corpus.index["subject"].to_numpy().astype(str)[rows[units.first]]
-    out, notes = [], []
+    out, notes = {}, []
     for make, heads in (
-        (_hand, {HAND: protocol.linear, FOREST: forest}), (_rocket, {ROCKET: minirocket.ridge}),
+        (partial(_hand, features=features), {HAND: protocol.linear, FOREST: forest}), (_rocket, {ROCKET: minirocket.ridge}),
         (_gravity, {GRAVITY: protocol.linear}), (_demographic, {DEMOGRAPHIC: protocol.linear}),
     ):  # fmt: skip
         pair = make(own, at, corpus, rows, seed)
@@ -83,10 +119,7 @@ def rivals(
             notes += [pair] if pair else []
             continue
         for name, head in heads.items():
-            found = units.pool(head(pair[0], train, subjects, pair[1], seed=seed).prediction)
-            score = metrics.subject_bootstrap(target.y, found, people, target.metric, seed=seed).to_dict()
-            minus = metrics.paired_difference(target.y, p, found, people, target.metric, seed=seed).to_dict()
-            out.append({"model": name, "score": score, "minus": minus})
+            out[name] = head(pair[0], train, subjects, pair[1], seed=seed).prediction
     return out, notes
 
 
@@ -107,10 +140,10 @@ def _rows(model: Model, corpus: Corpus) -> Array:
     return np.flatnonzero(task.known & (corpus.split(model.about["split"]).to_numpy().astype(str) == "train"))
 
 
-def _hand(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> tuple[Array, Array] | str:
+def _hand(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int, features: Features) -> tuple[Array, Array] | str:
     if own.spec.ch_names != corpus.spec.ch_names:
         return "hand features: the corpora have other channels, so their features differ; left out"
-    (a, names), (b, there) = corpus_features(own, at), corpus_features(corpus, rows)
+    (a, names), (b, there) = features(own, at), features(corpus, rows)
     return (a, b) if names == there else "hand features: the corpora give other features; left out"
 
 

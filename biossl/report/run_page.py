@@ -21,11 +21,13 @@ from biossl.checkpoint import find_encoder, load_encoder, read_about
 from biossl.config import load_yaml, nearest
 from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
+from biossl.downstream.foldrun import is_folds
 from biossl.errors import BiosslError, DataError, RequestError
 from biossl.inference import embed_corpus
 from biossl.report import flow, html, sections, tripod
 from biossl.report.embedding_map import EmbeddingMap, embedding_map
 from biossl.report.evaluations import evaluations
+from biossl.report.folds import write_folds_report
 from biossl.report.judged_figures import scarcity
 from biossl.report.study import all_openings, read_study
 
@@ -57,7 +59,7 @@ def write_report(
     Parameters
     ----------
     run : path
-        Run folder of ``biossl pretrain`` or ``biossl finetune``.
+        Run folder of ``biossl pretrain`` or ``biossl finetune``, also of all its folds or seeds.
     out : path, optional
         Default ``RUN/report.html``.
     label : str, optional
@@ -84,7 +86,8 @@ def write_report(
     """
     path = Path(run)
     file = Path(out) if out is not None else path / "report.html"
-    if not (path / "run.json").is_file():
+    several = is_folds(path)
+    if not several and not (path / "run.json").is_file():
         what = "not a run (no run.json)" if path.is_dir() else "no such folder"
         raise RequestError(f"{path}: {what}; give the folder that `biossl pretrain --out` wrote")
     if file.is_dir():
@@ -94,6 +97,8 @@ def write_report(
     for old in (file, *([beside] if locked else [])):
         if old.exists() and not overwrite:
             raise RequestError(f"{old}: exists; give another --out or add --overwrite")
+    if several:
+        return write_folds_report(path, file)
     held = read_run(path)
     picture = _map(held, label)
     study = read_study(path, held.facts, held.corpora, held.evaluations) if held.locked else None
