@@ -17,7 +17,11 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "--mode", default="auto", help="auto, frozen, lowrank or full; auto decides by how much is labelled and says why"
     )
-    parser.add_argument("--head", default="linear", help="head on the features: linear, attention or mlp")
+    parser.add_argument(
+        "--head",
+        default="linear",
+        help="linear, attention or mlp on a window; sequence or pooling over the windows of a recording; dense or unet on samples",
+    )
     parser.add_argument("--kind", default=None, help="ordinal, for classes that are in order; default: what the label is")
     parser.add_argument("--event", default=None, help="binary label of the event, where --label is the time to it (survival)")
     parser.add_argument(

@@ -204,20 +204,29 @@ def scarce_rows(
 ) -> Array | None:
     """Rows of one draw of scarce labels of the training part; None = all.
 
+    With both, ``fraction`` of all training windows, drawn among those of ``n_subjects`` subjects.
+
     Raises
     ------
     RequestError
-        Both axes, a share outside (0, 1], more subjects than there are.
+        A share outside (0, 1] or beyond what the drawn subjects have, more subjects than there are.
     """
     if fraction is None and n_subjects is None:
         return None
-    if fraction is not None and n_subjects is not None:
-        raise RequestError("--labels-fraction and --n-subjects are two axes; give one of them")
     rows, _ = labelled_rows(corpus, label, _split(corpus, split)[0])
     train = rows.where("train")
+    some = np.arange(len(train))
+    if n_subjects is not None:
+        some = protocol.draw_subjects(rows.subject[train], n_subjects, 1, seed)[0]
     if fraction is not None:
-        return rows.index[train[protocol.draw_windows(rows.target.take(train), fraction, 1, seed)[0]]]
-    return rows.index[train[protocol.draw_subjects(rows.subject[train], n_subjects or 0, 1, seed)[0]]]
+        share = fraction * len(train) / len(some)
+        if share > 1:
+            raise RequestError(
+                f"--labels-fraction {fraction:g}: {fraction:.0%} of {len(train)} training windows are more than the {len(some)} of the "
+                f"{n_subjects} drawn subjects; take a smaller share"
+            )
+        some = some[protocol.draw_windows(rows.target.take(train[some]), share, 1, seed)[0]]
+    return rows.index[train[np.sort(some)]]
 
 
 def choose_mode(n_subjects: int, n_windows: int) -> tuple[Mode, str]:
