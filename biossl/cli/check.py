@@ -144,8 +144,8 @@ def _corpus(args: Any, corpus: Any) -> dict[str, Any]:
 
 def _label(corpus: Any, name: str, split: str | None) -> tuple[dict[str, Any], list[str]]:
     """Counts of a label over the whole corpus and over each part of the split, and what is to be said of them."""
-    from biossl.corpus.splits import default_split, with_fold
     from biossl.corpus.labels import is_dense
+    from biossl.corpus.splits import default_split, with_fold
     from biossl.corpus.tally import tally
     from biossl.errors import RequestError
 

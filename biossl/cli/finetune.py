@@ -17,8 +17,12 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "--mode", default="auto", help="auto, frozen, lowrank or full; auto decides by how much is labelled and says why"
     )
-    parser.add_argument("--head", default="linear", help="head on the features: linear, attention or mlp")
-    parser.add_argument("--kind", default=None, help="ordinal, for classes that are in order; default: what the label is")
+    parser.add_argument(
+        "--head", default=None, help="head on the features: linear (default), attention or mlp; of samples: dense"
+    )
+    parser.add_argument(
+        "--kind", default=None, help="ordinal, for classes that are in order; dense, for intervals; default: what the label is"
+    )
     parser.add_argument("--event", default=None, help="binary label of the event, where --label is the time to it (survival)")
     parser.add_argument(
         "--splits", default=None, help="split whose part train is learnt from; default: official, or the only one"

@@ -42,6 +42,11 @@ class Codes:
         """Of the whole."""
         return self.codes.shape
 
+    @property
+    def ndim(self) -> int:
+        """2, or 3 with channels."""
+        return self.codes.ndim
+
     def __len__(self) -> int:
         return len(self.codes)
 
@@ -219,6 +224,12 @@ def class_counts(task: Task, rows: Array) -> Array:
     return total
 
 
+def n_events(corpus: Corpus, task: DenseTask, rows: Array) -> int:
+    """Events of a class in the recordings of rows, every channel's counted."""
+    records = set(corpus.index["record"].astype(str).to_numpy()[rows])
+    return int((task.marks["record"].isin(records) & (task.marks["code"] >= 0)).sum())
+
+
 def stored(task: Task, rows: Array) -> Array:
     """Values of rows as they are kept, for a hash."""
     return task.values.codes[rows] if isinstance(task.values, Codes) else task.values[rows]
@@ -253,3 +264,12 @@ def dense_tally(corpus: Corpus, task: DenseTask, some: Array | None = None) -> l
             "seconds": float(number.sum() / corpus.spec.sfreq),
         })  # fmt: skip
     return out
+
+
+def reference_of(marks: pd.DataFrame, channel: str, code: int) -> Array:
+    """Onset, peak, offset of a class' events of one channel of a record (n, 3): a wave without bounds has its peak alone."""
+    mine = of_channel(marks, channel)
+    mine = mine[mine["code"] == code]
+    onset, end = mine["onset_s"].to_numpy(float), mine["end_s"].to_numpy(float)
+    lasting = end > onset
+    return np.stack([np.where(lasting, onset, np.nan), (onset + end) / 2, np.where(lasting, end, np.nan)], axis=1)

@@ -115,19 +115,14 @@ def make_task(corpus: Corpus, label: str, *, kind: str | None = None, event: str
 def score(task: Task, rows: Array, prediction: Array) -> float:
     """How good predictions of rows are, larger = better: the main metric of the kind.
 
-    Macro F1 (of samples for ``dense``), macro AUROC, AUROC, R2; of ordered classes minus the mean absolute error of the expected class
-    number, of survival the concordance index. NaN where it cannot be computed.
+    Macro F1, macro AUROC, AUROC, R2; of ordered classes minus the mean absolute error of the expected class
+    number, of survival the concordance index. NaN where it cannot be computed. Of ``dense`` see :mod:`~biossl.downstream.decoding`.
     """
     y = task.values[rows].astype(np.float64)
     if task.kind == "survival":
         return metrics.score(y, prediction, "concordance")
     if task.kind == "ordinal":
         return -metrics.score(y[:, 0], prediction @ np.arange(prediction.shape[1]), "mae")
-    if task.kind == "dense":
-        best = prediction.argmax(axis=-2)
-        y = np.broadcast_to(y[:, None] if y.ndim < best.ndim else y, best.shape)
-        known = ~np.isnan(y)
-        return metrics.score(y[known], best[known], "macro_f1")
     y = y[:, 0] if task.kind in ("multiclass", "regression") else y
     return metrics.score(y, prediction, metrics.MAIN_METRIC[task.kind])
 
