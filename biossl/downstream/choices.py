@@ -59,7 +59,7 @@ def choose_steps(
                 sample_confusion(model_at(fitted, where, step), case.corpus, task, b, adapt=case.adapt)
                 for fitted, b, where in fits
             ]
-            found.append((step, np.empty(0), macro_f1(sum(tables))))
+            found.append((step, np.empty(0), macro_f1(np.sum(tables, axis=0))))
             continue
         held = np.concatenate(
             [

@@ -116,7 +116,7 @@ def read_dense(
     """Probabilities and features of windows (b, C, T) in memory, as :func:`dense_blocks`."""
     prediction, features = model.read([make_batch(x, names, sfreq, model.encoder.device)])
     p = prediction.astype(np.float32)
-    seen = np.isfinite(x)
+    seen: Array = np.asarray(np.isfinite(x))
     if p.ndim == 3:
         if per_channel:
             raise DataError("the head says one thing of all channels, the label is of each; fine-tune with head.per: channel")
@@ -124,7 +124,7 @@ def read_dense(
     elif not per_channel:
         weight = seen[:, :, None].astype(np.float32)
         p = ((p * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1.0))[:, None]
-    observed = seen if per_channel else seen.any(axis=1, keepdims=True)
+    observed = np.asarray(seen if per_channel else seen.any(axis=1, keepdims=True))
     return np.where(observed[:, :, None], p, np.nan).astype(np.float32), features
 
 

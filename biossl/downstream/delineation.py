@@ -271,8 +271,10 @@ def _of_waves(task: DenseTask, lines: list[_Line], seed: int, use_rival: bool) -
         for name in classes for channel in task.channels or ("",)
     ]  # fmt: skip
     out["per_subject"] = [
-        {"subject": who} | {name: _f1(_added(lines, name, subject=who)) for name in classes} for who in sorted(set(subjects))
-    ]  # fmt: skip
+        {"subject": who, METRICS[True]: _number(_macro(table[people == who].sum(axis=0, keepdims=True)))}
+        | {name: _f1(_added(lines, name, subject=who)) for name in classes}
+        for who in sorted(set(subjects))
+    ]
     out["rivals"] = []
     if use_rival:
         other, _ = _by_record(lines, classes, True)
@@ -290,8 +292,12 @@ def _added(lines: Sequence[_Line], name: str, *, channel: str | None = None, sub
 
 def _f1(counts: Array) -> float | None:
     """Of onsets and offsets together; None where the subject has no such wave."""
-    value = float(STATISTICS["f1"](counts.sum(axis=0, keepdims=True))[0])
-    return value if np.isfinite(value) else None
+    return _number(STATISTICS["f1"](counts.sum(axis=0, keepdims=True)))
+
+
+def _number(values: Array) -> float | None:
+    """The one value, None where it is none."""
+    return float(values[0]) if np.isfinite(values[0]) else None
 
 
 # ---------------------------------------------------------------------------------------------- episodes
@@ -351,8 +357,9 @@ def _of_episodes(found: list[tuple[str, str, EpisodeCounts]], classes: Sequence[
     out["per_subject"] = []
     for who in sorted(set(people)):
         mine = table[np.array(people) == who].sum(axis=0)
-        each = {name: _duration_f1(mine[k : k + 1]) for k, name in enumerate(classes)}
-        out["per_subject"].append({"subject": who} | {k: float(v[0]) if np.isfinite(v[0]) else None for k, v in each.items()})
+        each = {METRICS[False]: _macro_duration(mine.reshape(1, -1))}
+        each |= {name: _duration_f1(mine[k : k + 1]) for k, name in enumerate(classes)}
+        out["per_subject"].append({"subject": who} | {k: _number(v) for k, v in each.items()})
     return out
 
 

@@ -284,6 +284,7 @@ def _head(head: str | Part | None, task: Task, encoder: Encoder) -> Part:
 def _augment(augment: str | list[Part], task: Task) -> list[Part]:
     found = augment if isinstance(augment, list) else augment_parts(augment, "--augment") if augment else []
     if task.kind == "dense":
-        for line in breaking(found, ("timing", "order", "direction")):
+        sides = ("laterality",) if task.values.ndim == 3 else ()  # leads that are exchanged would have each other's labels
+        for line in breaking(found, ("timing", "order", "direction", *sides)):
             raise RequestError(f"{line} (label '{task.label}' is of every sample)")
     return found

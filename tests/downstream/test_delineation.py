@@ -13,6 +13,7 @@ import torch
 from dense_toys import wave_corpus
 from sklearn.metrics import confusion_matrix
 
+from biossl.augment.montage import LeadReversal
 from biossl.baselines import neurokit_waves
 from biossl.checkpoint import save_encoder
 from biossl.cli import main
@@ -28,6 +29,7 @@ from biossl.errors import DataError, RequestError
 from biossl.metrics.boundaries import annotated_span, boundary_counts
 from biossl.metrics.episodes import count_episodes
 from biossl.models.transformer import EncoderConfig, TransformerEncoder
+from biossl.recipe.schema import Part
 from biossl.report.run_page import write_report
 
 
@@ -119,8 +121,13 @@ def test_refusals(run: Path, waves: Corpus, tmp_path: Path, encoder: Path) -> No
         evaluate(run, waves, by=["site"], out=tmp_path / "v")
     with pytest.raises(DataError, match="they must be the same"):
         evaluate(run, waves, label="state", out=tmp_path / "v")
-    with pytest.raises(RequestError, match="head dense is for dense labels"):
+    with pytest.raises(RequestError, match="heads dense and unet are for dense labels"):
         finetune(encoder, waves, "waves", tmp_path / "x", head="linear")
+    swap = [Part("lead_reversal", LeadReversal(swaps=["V1-V2"]))]
+    for label, kind in (("waves", None), ("state", "dense")):
+        breaks = "breaks laterality" if label == "waves" else "here: I, II"  # of no single channel: the leads are looked at later
+        with pytest.raises(RequestError, match=breaks):
+            finetune(encoder, waves, label, tmp_path / "x", kind=kind, augment=swap)
 
 
 def test_predict_writes_events_of_a_corpus(run: Path, waves: Corpus, result: dict[str, Any], tmp_path: Path) -> None:
