@@ -124,7 +124,15 @@ def judge(
         notes.append(f"{NEUROKIT} found nothing in {broken} channels of recordings, which count as missed")
     out = _of_waves(task, lines, seed, use_rival) if wave else _of_episodes(episodes, task.events, seed)
     # what results of windows have besides, so that every reader finds its keys
-    out |= {"groups": {}, "per_class": [], "confusion": None, "calibration": None, "thresholds": [], "coverage": []}
+    out |= {
+        "groups": {},
+        "per_class": [],
+        "confusion": None,
+        "calibration": None,
+        "thresholds": [],
+        "coverage": [],
+        "unfamiliar": None,
+    }
     out["counts"] = {
         "windows": len(rows), "records": int(corpus.index["record"].iloc[rows].nunique()), "subjects": len(np.unique(subject[rows])),
     }  # fmt: skip

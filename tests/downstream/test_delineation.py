@@ -49,7 +49,7 @@ def encoder(waves: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(encoder: Path, waves: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("waves") / "run"
-    words = ["--mode", "full", "--steps", "100", "--batch-size", "8", "--lr", "0.01", "--out", str(out)]
+    words = ["--mode", "full", "--steps", "60", "--batch-size", "8", "--lr", "0.01", "--out", str(out)]
     assert main(["finetune", str(encoder), str(waves.path), "--label", "waves", *words]) == 0
     return out
 
@@ -117,7 +117,7 @@ def test_a_simple_delineation_stands_beside_it_and_all_is_printed(result: dict[s
 def test_refusals(run: Path, waves: Corpus, tmp_path: Path, encoder: Path) -> None:
     with pytest.raises(DataError, match="have seen 2 of the 2 subjects"):
         evaluate(run, waves, part="val", out=tmp_path / "v")
-    with pytest.raises(RequestError, match="not scored by groups"):
+    with pytest.raises(RequestError, match="--by: of windows, and .* is a model of samples"):
         evaluate(run, waves, by=["site"], out=tmp_path / "v")
     with pytest.raises(DataError, match="they must be the same"):
         evaluate(run, waves, label="state", out=tmp_path / "v")

@@ -42,12 +42,12 @@ def slowly(corpus: Corpus, row: int, channel: str) -> list[float]:
     index, spec, out = corpus.index.iloc[row], corpus.spec, []
     events = corpus.events
     mine = events[(events["record"] == index["record"]) & (events["kind"] == "wave") & (events["channel"] == channel)]
-    first, last = mine["onset_s"].min(), (mine["onset_s"] + mine["duration_s"]).max()
+    spans = list(zip(mine["onset_s"], mine["onset_s"] + mine["duration_s"], mine["label"], strict=True))
+    first, last = min(a for a, *_ in spans), max(b for _, b, _ in spans)
     for i in range(spec.n_samples):
         t = index["start_s"] + (i + 0.5) / spec.sfreq
-        hit = mine[(mine["onset_s"] <= t) & (mine["onset_s"] + mine["duration_s"] > t)]
-        outside = np.nan if not first <= t < last else 0.0
-        out.append({"p": 1.0, "N": 2.0, "t": 3.0}[hit["label"].iloc[0]] if len(hit) else outside)
+        hit = [{"p": 1.0, "N": 2.0, "t": 3.0}[label] for a, b, label in spans if a <= t < b]
+        out.append(hit[0] if hit else 0.0 if first <= t < last else np.nan)
     return out
 
 
