@@ -18,7 +18,7 @@ def arguments(parser: Any) -> None:
         "--mode", default="auto", help="auto, frozen, lowrank or full; auto decides by how much is labelled and says why"
     )
     parser.add_argument(
-        "--head", default=None, help="head on the features: linear (default), attention or mlp; of samples: dense"
+        "--head", default=None, help="head on the features: linear (default), attention or mlp; of samples: dense or unet"
     )
     parser.add_argument(
         "--kind", default=None, help="ordinal, for classes that are in order; dense, for intervals; default: what the label is"
