@@ -332,3 +332,45 @@ def _imu(x: Array, spec: InputSpec) -> dict[str, Array]:
             spread = np.nanstd(u, axis=1) * np.nanstd(w, axis=1)
             out[f"corr_{a}_{b}"] = np.nanmean(u * w, axis=1) / np.maximum(spread, 1e-9)
     return out
+
+
+def neurokit_waves(x: Array, sfreq: float) -> dict[str, Array]:
+    """P, QRS and T of one ECG lead by NeuroKit2's wavelet delineation (after Martinez 2004), R peaks found in the same lead.
+
+    Parameters
+    ----------
+    x : ndarray, (T,)
+        Millivolts; NaN is bridged by straight lines.
+    sfreq : float
+        Hz.
+
+    Returns
+    -------
+    dict of str to ndarray, (n, 2)
+        Onset and offset in seconds of each wave of which it gives both.
+
+    Raises
+    ------
+    ValueError
+        It finds nothing in the lead, or breaks off.
+    """
+    import neurokit2 as nk
+
+    seen = np.isfinite(x)
+    if not seen.any():
+        raise ValueError("nothing was observed")
+    whole = np.interp(np.arange(len(x)), np.flatnonzero(seen), x[seen])
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            clean = nk.ecg_clean(whole, sampling_rate=sfreq)
+            peaks = nk.ecg_peaks(clean, sampling_rate=sfreq)[1]["ECG_R_Peaks"]
+            found = nk.ecg_delineate(clean, peaks, sampling_rate=sfreq, method="dwt")[1]
+        except Exception as error:  # it raises what its parts raise
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+    out = {}
+    for name, key in (("P", "P"), ("QRS", "R"), ("T", "T")):
+        both = np.array([found[f"ECG_{key}_Onsets"], found[f"ECG_{key}_Offsets"]], float).T.reshape(-1, 2)
+        both = both[np.isfinite(both).all(axis=1)]
+        out[name] = both[both[:, 1] >= both[:, 0]] / sfreq
+    return out

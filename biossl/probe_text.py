@@ -10,7 +10,7 @@ from typing import Any
 METRIC_NAMES = {
     "macro_f1": "macro F1", "accuracy": "accuracy", "balanced_accuracy": "balanced acc.", "macro_auroc": "macro AUROC",
     "r2": "R2", "mae": "MAE", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC",
-    "concordance": "concordance",
+    "concordance": "concordance", "boundary_f1": "macro F1 of boundaries", "duration_f1": "macro F1 of seconds",
 }  # fmt: skip
 
 

@@ -33,12 +33,14 @@ def run(args: Any) -> dict[str, Any]:
     corpus = None
     if args.corpus is not None or kind == "corpus":
         from biossl.corpus import Corpus
+        from biossl.corpus.labels import is_dense
 
         corpus = Corpus.open(args.thing if kind == "corpus" else args.corpus)
     if args.label is not None:
         if corpus is None:
             raise RequestError(f"--label {args.label}: needs a corpus; give it after {args.thing}")
-        corpus.labels(args.label)  # raises, naming the nearest
+        if not is_dense(corpus, args.label):
+            corpus.labels(args.label)  # raises, naming the nearest
     if args.splits is not None:
         if corpus is None:
             raise RequestError(f"--splits {args.splits}: needs a corpus; give it after {args.thing}")
@@ -142,11 +144,19 @@ def _corpus(args: Any, corpus: Any) -> dict[str, Any]:
 
 def _label(corpus: Any, name: str, split: str | None) -> tuple[dict[str, Any], list[str]]:
     """Counts of a label over the whole corpus and over each part of the split, and what is to be said of them."""
+    from biossl.corpus.labels import is_dense
     from biossl.corpus.splits import default_split, with_fold
     from biossl.corpus.tally import tally
     from biossl.errors import RequestError
 
-    labels, notes = corpus.labels(name), []
+    count: Any = tally
+    if is_dense(corpus, name):
+        from biossl.downstream.dense import dense_tally, make_dense
+
+        labels, count = make_dense(corpus, name), dense_tally
+    else:
+        labels = corpus.labels(name)
+    notes = []
     if split is None:
         try:
             split, note = default_split(corpus)
@@ -156,11 +166,11 @@ def _label(corpus: Any, name: str, split: str | None) -> tuple[dict[str, Any], l
     if split is not None:
         split, fold = with_fold(corpus, split)
         notes += [fold] if fold else []
-    counts = {"all": tally(corpus, labels)}
+    counts = {"all": count(corpus, labels)}
     if split is not None:
         parts = corpus.split(split).to_numpy().astype(str)
         there = [p for p in ("train", "val", "test") if (parts == p).any()]
-        counts |= {p: tally(corpus, labels, parts == p) for p in [*there, *sorted({*parts} - {*there, ""})]}
+        counts |= {p: count(corpus, labels, parts == p) for p in [*there, *sorted({*parts} - {*there, ""})]}
     present = [c["class"] for c in counts["all"][:-1] if c["windows"]]
     if len(labels.classes) > 1 and len(present) == 1:
         notes.append(f"label '{name}': only class {present[0]} occurs; nothing can be learned from it")
@@ -173,7 +183,7 @@ def label_lines(label: dict[str, Any]) -> list[str]:
     """Counts of a label as an aligned table: one row a part and class."""
     from biossl.probe_text import table
 
-    more = [k for k in ("negative", "low", "median", "high") if k in label["counts"]["all"][0]]
+    more = [k for k in ("negative", "seconds", "low", "median", "high") if k in label["counts"]["all"][0]]
     columns = ["class", "windows", "records", "subjects", *more]
     rows = [["part", *columns]]
     for part, entries in label["counts"].items():

@@ -19,10 +19,12 @@ def arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--head",
-        default="linear",
-        help="linear, attention or mlp on a window; sequence or pooling over the windows of a recording; dense or unet on samples",
+        default=None,
+        help="linear (default), attention or mlp on a window; sequence or pooling over the windows of a recording; of samples: dense or unet",
     )
-    parser.add_argument("--kind", default=None, help="ordinal, for classes that are in order; default: what the label is")
+    parser.add_argument(
+        "--kind", default=None, help="ordinal, for classes that are in order; dense, for intervals; default: what the label is"
+    )
     parser.add_argument("--event", default=None, help="binary label of the event, where --label is the time to it (survival)")
     parser.add_argument(
         "--splits", default=None, help="split whose part train is learnt from; default: official, or the only one"

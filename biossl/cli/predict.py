@@ -33,7 +33,7 @@ def run(args: Any) -> dict[str, Any]:
         overwrite=args.overwrite, tell=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     said = ", ".join(f"{name} {n:,}" for name, n in result["decisions"].items())
-    say(f"{result['rows']:,} windows{f': {said}' if said else ''}")
+    say(f"{result['rows']:,} {'events' if result['kind'] == 'dense' else 'windows'}{f': {said}' if said else ''}")
     if result["abstain"]:
         say(f"no decision on {result['abstain']:,} of them: unlike the training windows, or nothing observed")
     for line in result["notes"]:

@@ -135,7 +135,7 @@ class Label:
     Attributes
     ----------
     kind : str
-        ``multiclass``, ``multilabel`` or ``regression``.
+        ``multiclass``, ``multilabel`` or ``regression``, of windows; ``dense``, of every sample.
     source : str
         ``event`` (the window's own event, views ``inside_labels`` and ``around_events``), ``overlap`` (the interval
         event covering most of the window), ``covariate`` (a covariate of the record). Of a sliding view ``event`` is ``overlap``.
@@ -155,9 +155,14 @@ class Label:
     depends : list of str
         What of the signal it is read from (keys of :data:`biossl.augment.depends.DEPENDENCES`): no augmentation of a run
         that is judged by it may destroy that.
+    background : str
+        For ``dense``: class of the samples that lie in no event; empty = they are unknown.
+    judged : str
+        For ``dense``: ``whole``, or ``annotated`` where a channel is outlined only in part: what lies before its first and after its
+        last annotated boundary is unknown.
     """
 
-    kind: Literal["multiclass", "multilabel", "regression"]
+    kind: Literal["multiclass", "multilabel", "regression", "dense"]
     source: Literal["event", "overlap", "covariate"]
     map: dict[str, list[str]] = field(default_factory=dict)
     event_kind: str = ""
@@ -167,6 +172,8 @@ class Label:
     cover: float = 0.5
     description: str = ""
     depends: list[str] = field(default_factory=list)
+    background: str = ""
+    judged: Literal["whole", "annotated"] = "whole"
 
 
 @dataclass

@@ -238,9 +238,17 @@ def _check_label(card: Card, label: Label, place: str) -> None:
         if label.map:
             raise RequestError(f"{place}.map' has no use for a regression; remove it")
         return
-    if len(label.map) < (2 if label.kind == "multiclass" else 1):
+    if label.kind == "dense":
+        if label.source != "overlap":
+            raise RequestError(f"{place}.source' of a dense label must be overlap: its classes are those of events that last")
+        if label.background in label.map:
+            raise RequestError(f"{place}.background' {label.background!r} is also in 'map'; name it otherwise")
+    elif label.background or label.judged != "whole":
+        raise RequestError(f"{place}': 'background' and 'judged' are of dense labels; remove them, or set kind: dense")
+    least = 2 if label.kind == "multiclass" or (label.kind == "dense" and not label.background) else 1
+    if len(label.map) < least:
         raise RequestError(f"{place}.map' needs its classes: class -> list of source labels")
-    if label.kind == "multiclass":
+    if label.kind in ("multiclass", "dense"):
         twice = _twice(v for values in label.map.values() for v in values)
         if twice:
             raise RequestError(f"{place}.map': source label {twice!r} stands in two classes; keep it in one")

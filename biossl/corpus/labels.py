@@ -68,16 +68,25 @@ def label_names(corpus: Corpus) -> list[str]:
     return [*corpus.card.labels, *(name for name in added if name not in corpus.card.labels)]
 
 
+def is_dense(corpus: Corpus, name: str) -> bool:
+    """Whether a label is one of samples, which :func:`load_labels` has no windows' classes of."""
+    return name in corpus.card.labels and corpus.card.labels[name].kind == "dense"
+
+
 def load_labels(corpus: Corpus, name: str) -> Labels:
     """A label for every row of the corpus.
 
     Raises
     ------
     DataError
-        No such label (names the nearest), or the view has no windows it could apply to.
+        No such label (names the nearest), the view has no windows it could apply to, or it is of samples (``dense``).
     """
     if name in corpus.card.labels:
         label = corpus.card.labels[name]
+        if is_dense(corpus, name):
+            raise DataError(
+                f"{corpus.path}: label '{name}' is of every sample, and a window has no one class of it; learn it with `biossl finetune`"
+            )
         by_source = {"event": _from_event, "overlap": _from_overlap, "covariate": _from_covariate}
         return by_source[label.source](corpus, name, label)
     file = corpus.path / "labels" / f"{name}.parquet"

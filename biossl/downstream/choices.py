@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biossl import protocol
+from biossl.downstream.decoding import fit_decoder, macro_f1, sample_confusion
+from biossl.downstream.dense import class_counts
 from biossl.downstream.fitting import Case, check_learnable, model_at, steps_of, train_rows
 from biossl.downstream.lock import Lock, fit_lock
 from biossl.downstream.model import Model, Task, predict_rows, score
@@ -39,7 +41,10 @@ def choose_steps(
     else:
         by = "train"
         kind = {"ordinal": "multiclass"}.get(task.kind, task.kind)
-        y = task.values[train][:, 0] if kind in ("multiclass", "binary", "regression") else task.values[train]
+        if kind == "dense":  # folds by subject alone
+            y = np.zeros(len(train))
+        else:
+            y = task.values[train][:, 0] if kind in ("multiclass", "binary", "regression") else task.values[train]
         target = protocol.Target(kind, y.astype(np.float64), task.classes)
         for k, (a, b) in enumerate(protocol.grouped_folds(target, subjects[train], protocol.CHOICE_FOLDS, case.seed)):
             check_learnable(case.corpus, task, train[a], f"inner fold {k}")
@@ -49,6 +54,13 @@ def choose_steps(
     rows = np.concatenate([b for _, b, _ in fits])
     found = []
     for step in steps:
+        if task.kind == "dense":  # predictions of samples are counted batch by batch, never held
+            tables = [
+                sample_confusion(model_at(fitted, where, step), case.corpus, task, b, adapt=case.adapt)
+                for fitted, b, where in fits
+            ]
+            found.append((step, np.empty(0), macro_f1(np.sum(tables, axis=0))))
+            continue
         held = np.concatenate(
             [
                 predict_rows(model_at(fitted, where, step), case.corpus, b, adapt=case.adapt, desc=None)
@@ -71,6 +83,8 @@ def choose_steps(
 
 def _one_sided(task: Task, rows: Array) -> str:
     """Why nothing can be chosen by these rows; '' when they hold two classes, values or an event."""
+    if task.kind == "dense":
+        return "" if (class_counts(task, rows) > 0).sum() > 1 else "part val holds one class only"
     y = task.values[rows]
     columns = list(y.T) if task.kind in ("multilabel", "binary") else [y[:, 1]] if task.kind == "survival" else [y]
     if task.kind == "survival":
@@ -89,6 +103,9 @@ def lock_of(case: Case, model: Model, rows: Array, subjects: Array, held: tuple[
     numbers = (
         np.nan_to_num(task.values[some][:, 0], nan=-1.0).astype(np.int64) if task.kind in ("multiclass", "ordinal") else None
     )
+    if task.kind == "dense":
+        lock = fit_lock("dense", task.classes, None, None, features=features[seen], subjects=subjects[some][seen])
+        return replace(lock, decoder=fit_decoder(task, sorted(set(subjects[rows]))))
     y, p = (None, None) if held is None else (task.values[held[0]].astype(np.float64), held[1])
     return fit_lock(
         task.kind, task.classes, y, p, features=features[seen], subjects=subjects[some][seen],

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,8 @@ from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split, with_fold
 from biossl.downstream.beside import judge_others, open_others, seen_by
 from biossl.downstream.closer import closer_look
+from biossl.downstream.delineation import judge
+from biossl.downstream.dense import DenseTask
 from biossl.downstream.foldrun import is_folds
 from biossl.downstream.model import Model, Task, load_model, make_task, read_rows
 from biossl.downstream.predictions import KEYS, calibrated, columns
@@ -103,14 +105,14 @@ def evaluate(
     -------
     dict
         Plain values, also in ``results.json``; beside it ``predictions.parquet``, one row a judged window (or recording, or
-        subject).
+        subject), or of a dense model one a detected and an annotated event (see :mod:`~biossl.downstream.delineation`).
 
     Raises
     ------
     DataError
         Label and model do not fit, nothing labelled to judge, subjects that were seen.
     RequestError
-        ``out`` exists, no such part or covariate, a model of dense labels.
+        ``out`` exists, no such part or covariate, something of windows asked of a model of dense labels.
 
     Examples
     --------
@@ -126,8 +128,10 @@ def evaluate(
         )  # fmt: skip
     model = load_model(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    if model.kind == "dense":
-        raise RequestError(f"{run}: a model of dense labels; evaluate judges what is said of windows, recordings and subjects")
+    windows_only = {"--per": per != "window", "--by": bool(by), "--beside": bool(beside), "--stress": stress}
+    if model.kind == "dense" and any(windows_only.values()):
+        asked = ", ".join(k for k, v in windows_only.items() if v)
+        raise RequestError(f"{asked}: of windows, and {run} is a model of samples, which is judged by its events; leave it out")
     match = require_match(model.encoder.spec, corpus.spec, adapt=adapt)
     label = label or model.about["label"]
     task, notes = _task(model, corpus, label, _event(run, model, event))
@@ -148,6 +152,10 @@ def evaluate(
         )
     if known:
         notes.append(f"model or encoder have seen {known} of the {total} judged subjects (--allow-seen): optimistic")
+    facts = _facts(run, model, corpus, label, split, part, seed) | {"seen": {"subjects": known, "of": total}}
+    if model.kind == "dense":
+        judged, table, said = judge(model, corpus, cast(DenseTask, task), rows, adapt=adapt, baselines=baselines, seed=seed)
+        return _written(facts | judged, corpus, folder, table, [*notes, *said])
     prediction, features = read_rows(model, corpus, rows, adapt=adapt)
     blank = ~np.isfinite(features).all(axis=1)
     if blank.any():
@@ -163,15 +171,8 @@ def evaluate(
     people = subject[firsts]
     p = units.pool(calibrated(model, prediction))
     table = pooled(model, units, p, columns(model, prediction, features))
-    result: dict[str, Any] = {
-        "format": FORMAT, "biossl": __version__, "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "label": label, "kind": target.kind, "classes": list(target.classes), "metric": target.metric,
-        "corpus": {"path": str(corpus.path), "name": corpus.card.name, "view": corpus.view, "hash": corpus.hash},
-        "model": {"folder": str(run), "sha256": model.about["weights"]["sha256"]} | {
-            k: model.about.get(k) for k in ("mode", "split", "seed", "choices", "trained", "encoder_hash")
-        },
-        "split": split, "part": part, "per": per, "seed": seed, "seen": {"subjects": known, "of": total},
+    result: dict[str, Any] = facts | {
+        "kind": target.kind, "classes": list(target.classes), "metric": target.metric, "per": per,
         "counts": count_rows(corpus, Rows(firsts, target, people, np.full(len(firsts), part)), np.arange(len(firsts))),
         "blank": int(blank.sum()),
     }  # fmt: skip
@@ -189,23 +190,42 @@ def evaluate(
     notes += [*said, *more]
     if stress:
         result["stress"] = stress_test(model, corpus, rows, units, target, p, table, people, adapt=adapt, seed=seed)
+    names = {"window": KEYS, "recording": ("subject", "record"), "subject": ("subject",)}[units.per]
+    keys = corpus.index.iloc[firsts][[k for k in names if k in corpus.index]].reset_index(drop=True)
+    return _written(result, corpus, folder, pd.concat([keys, _truth(target), table], axis=1), notes)
+
+
+def _facts(run: str | Path, model: Model, corpus: Corpus, label: str, split: str | None, part: str, seed: int) -> dict[str, Any]:
+    """What every result begins with."""
+    return {
+        "format": FORMAT, "biossl": __version__, "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "label": label, "kind": model.kind, "classes": list(model.classes),
+        "corpus": {"path": str(corpus.path), "name": corpus.card.name, "view": corpus.view, "hash": corpus.hash},
+        "model": {"folder": str(run), "sha256": model.about["weights"]["sha256"]} | {
+            k: model.about.get(k) for k in ("mode", "split", "seed", "choices", "trained", "encoder_hash")
+        },
+        "split": split, "part": part, "seed": seed,
+    }  # fmt: skip
+
+
+def _written(result: dict[str, Any], corpus: Corpus, folder: Path, table: pd.DataFrame, notes: list[str]) -> dict[str, Any]:
+    """The result with its last notes, counted in the ledger and on disk."""
+    total, split, part = result["seen"]["of"], result["split"], result["part"]
     if total < FEW_SUBJECTS:
         notes.append(f"{total} judged subject{'s' if total > 1 else ''}: nothing can be said about other people from so few")
     elif total < 15:
         notes.append(f"{total} judged subjects are few: intervals over so few are wide at best")
-    result["notes"] = notes
-    result["out"] = str(folder)
+    result |= {"notes": notes, "out": str(folder)}
     if split is None or part not in ("train", "val"):
         entry = {
-            "verb": "evaluate", "corpus": corpus.hash, "model": result["model"]["sha256"], "label": label, "split": split, "part": part,
-            "metric": target.metric, "score": result["scores"][target.metric],
+            "verb": "evaluate", "corpus": corpus.hash, "model": result["model"]["sha256"], "label": result["label"], "split": split,
+            "part": part, "metric": result["metric"], "score": result["scores"][result["metric"]],
         }  # fmt: skip
         file, times = record_opening([corpus.path, folder], entry)
         result["ledger"] = {"file": str(file), "openings": times}
     folder.mkdir(parents=True, exist_ok=True)
-    names = {"window": KEYS, "recording": ("subject", "record"), "subject": ("subject",)}[units.per]
-    keys = corpus.index.iloc[firsts][[k for k in names if k in corpus.index]].reset_index(drop=True)
-    write_parquet(folder / "predictions.parquet", pd.concat([keys, _truth(target), table], axis=1))
+    write_parquet(folder / "predictions.parquet", table)
     write_text(folder / "results.json", json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
     return result
 
@@ -227,7 +247,9 @@ def _event(run: str | Path, model: Model, event: str | None) -> str | None:
 
 def _task(model: Model, corpus: Corpus, label: str, event: str | None) -> tuple[Task, list[str]]:
     """The corpus' label in the model's classes."""
-    task = make_task(corpus, label, kind=model.kind if model.kind == "ordinal" else None, event=event)
+    task = make_task(corpus, label, kind=model.kind if model.kind in ("ordinal", "dense") else None, event=event)
+    if task.kind == model.kind == "dense":
+        return task, []  # judge compares classes and channels
     if task.kind != model.kind:
         raise DataError(f"{corpus.path}: label '{label}' is {task.kind}, the model predicts {model.kind}; give --label another")
     if model.kind in ("regression", "binary", "survival") or task.classes == model.classes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from biossl.downstream.delineation_text import dense_lines
 from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, split_name, table, verdict
 
 Rows = list[list[str]]
@@ -25,6 +26,8 @@ def as_text(result: dict[str, Any]) -> str:
         judged_line(result),
     ]
     lines += [f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects", ""]
+    if result["kind"] == "dense":
+        return "\n".join([*lines, *dense_lines(result), *_end(result)])
     lines += table(score_rows(result))
     for rows in (rival_rows(result), class_rows(result) if result["per_class"] else []):
         lines += ["", *table(rows)] if rows else []
@@ -33,11 +36,16 @@ def as_text(result: dict[str, Any]) -> str:
     lines += ["", *table(coverage_rows(result))]
     for name in result["groups"]:
         lines += ["", *table(group_rows(result, name))]
+    return "\n".join([*lines, "", *_end(result)])
+
+
+def _end(result: dict[str, Any]) -> list[str]:
+    """Openings, notes, where it lies."""
+    lines = []
     if "ledger" in result:
-        lines += ["", f"test openings of this label so far: {result['ledger']['openings']} ({result['ledger']['file']})"]
+        lines += [f"test openings of this label so far: {result['ledger']['openings']} ({result['ledger']['file']})"]
     lines += [f"note: {n}" for n in result["notes"]]
-    lines.append(f"written: {result['out']}/results.json, predictions.parquet")
-    return "\n".join(lines)
+    return [*lines, f"written: {result['out']}/results.json, predictions.parquet"]
 
 
 def heading(result: dict[str, Any]) -> str:

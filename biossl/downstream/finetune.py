@@ -21,11 +21,14 @@ from biossl.augment.depends import breaking
 from biossl.checkpoint import load_encoder, require_match
 from biossl.compare.scratch import n_steps
 from biossl.corpus import Corpus, guard_split, subject_keys
+from biossl.corpus.labels import is_dense
 from biossl.corpus.splits import default_split, with_fold
 from biossl.downstream.choices import choose_steps, lock_of, pseudo_labels
+from biossl.downstream.dense import DenseTask, n_events
 from biossl.downstream.fitting import Case, Weights, at_share, check_learnable, model_at, train_rows
 from biossl.downstream.model import Task, make_task, save_model
 from biossl.errors import RequestError
+from biossl.judging import Rows
 from biossl.models.encoder import Encoder
 from biossl.models.lowrank import LowRankConfig
 from biossl.objectives.supervised import Mode
@@ -43,7 +46,7 @@ SOME_SUBJECTS, SOME_WINDOWS = 8, 1000  # below either it is tuned with few param
 
 def finetune(
     encoder: str | Path, corpus: Corpus, label: str | Task, out: str | Path, *, mode: Literal["auto", "frozen", "lowrank", "full"] = "auto",
-    head: str | Part = "linear", split: str | None = None, kind: str | None = None, event: str | None = None,
+    head: str | Part | None = None, split: str | None = None, kind: str | None = None, event: str | None = None,
     rows: Sequence[int] | Array | None = None, class_weight: Weights = "none", augment: str | list[Part] = "", self_training: bool = False,
     lowrank: LowRankConfig | None = None, steps: int | None = None, batch_size: int = 64, lr: float | None = None, seed: int = 0,
     adapt: bool = False, scratch: bool = False, overwrite: bool = False,
@@ -61,8 +64,8 @@ def finetune(
         Run folder; a call that was stopped goes on in it. The model is in ``out/model``.
     mode : {"auto", "frozen", "lowrank", "full"}
         What of the encoder is trained (:func:`choose_mode`).
-    head : str or Part
-        Name in the table ``head``, or a part with its settings.
+    head : str or Part, optional
+        Name in the table ``head``, or a part with its settings; default ``linear``, for dense labels ``dense``.
     split : str, optional
         Its part ``train`` is trained on; default ``official`` or the only one.
     kind, event : str, optional
@@ -110,6 +113,8 @@ def finetune(
         loaded, mode = _from_scratch(loaded, mode, seed), "full"
     require_match(loaded.spec, corpus.spec, adapt=adapt)
     task = label if isinstance(label, Task) else make_task(corpus, label, kind=kind, event=event)
+    if isinstance(task, DenseTask):  # in the order in which windows are read
+        task = task.of_channels(tuple(c for c in loaded.spec.ch_names if c in corpus.spec.ch_names))
     name, notes = _split(corpus, split)
     part = corpus.split(name).to_numpy().astype(str)
     train = np.flatnonzero(task.known & (part == "train"))
@@ -118,7 +123,8 @@ def finetune(
     val = np.flatnonzero(task.known & (part == "val"))
     subjects = corpus.index["subject"].to_numpy().astype(str)
     check_learnable(corpus, task, train, name)
-    chosen, why = choose_mode(len(np.unique(subjects[train])), len(train)) if mode == "auto" else (mode, "asked for")
+    n, what = (len(train), "windows") if not isinstance(task, DenseTask) else (n_events(corpus, task, train), "events")
+    chosen, why = choose_mode(len(np.unique(subjects[train])), n, what) if mode == "auto" else (mode, "asked for")
     if chosen == "lowrank" and not any(isinstance(m, torch.nn.Linear) for m in loaded.modules()):
         if mode == "lowrank":
             raise RequestError(
@@ -129,7 +135,7 @@ def finetune(
     if self_training and task.kind not in ("multiclass", "binary"):
         raise RequestError(f"self-training needs classes to be sure of; '{task.label}' is {task.kind}; leave it out")
     case = Case(
-        encoder=loaded, corpus=corpus, split=name, task=task, head=_head(head, task), mode=chosen, lowrank=lowrank or LowRankConfig(),
+        encoder=loaded, corpus=corpus, split=name, task=task, head=_head(head, task, loaded), mode=chosen, lowrank=lowrank or LowRankConfig(),
         class_weight=class_weight, augment=_augment(augment, task), batch_size=batch_size,
         steps=n_steps(len(train)) if steps is None else steps, lr=lr, seed=seed, adapt=adapt, scratch=scratch,
     )  # fmt: skip
@@ -213,14 +219,20 @@ def scarce_rows(
     """
     if fraction is None and n_subjects is None:
         return None
-    rows, _ = labelled_rows(corpus, label, _split(corpus, split)[0])
+    name = _split(corpus, split)[0]
+    if is_dense(corpus, label):  # windows count alike, whatever lies in them
+        index = np.flatnonzero(make_task(corpus, label).known)
+        subject, part = (v.to_numpy().astype(str)[index] for v in (corpus.index["subject"], corpus.split(name)))
+        rows = Rows(index, protocol.Target("dense", np.zeros(len(index)), ()), subject, part)
+    else:
+        rows, _ = labelled_rows(corpus, label, name)
     train = rows.where("train")
     some = np.arange(len(train))
     if n_subjects is not None:
         some = protocol.draw_subjects(rows.subject[train], n_subjects, 1, seed)[0]
     if fraction is not None:
         share = fraction * len(train) / len(some)
-        if share > 1:
+        if share > 1 and n_subjects is not None:
             raise RequestError(
                 f"--labels-fraction {fraction:g}: {fraction:.0%} of {len(train)} training windows are more than the {len(some)} of the "
                 f"{n_subjects} drawn subjects; take a smaller share"
@@ -229,7 +241,7 @@ def scarce_rows(
     return rows.index[train[np.sort(some)]]
 
 
-def choose_mode(n_subjects: int, n_windows: int) -> tuple[Mode, str]:
+def choose_mode(n_subjects: int, n_windows: int, what: str = "windows") -> tuple[Mode, str]:
     """What of the encoder is trained, by how much is labelled, and why in one line.
 
     Examples
@@ -237,14 +249,14 @@ def choose_mode(n_subjects: int, n_windows: int) -> tuple[Mode, str]:
     >>> choose_mode(2, 700)
     ('frozen', '2 labelled subjects (under 3) would be learnt by heart: the encoder is left as it is')
     """
-    amount = f"{n_subjects} labelled subjects, {n_windows} windows"
+    amount = f"{n_subjects} labelled subjects, {n_windows} {what}"
     if n_subjects < FEW_SUBJECTS:
         return (
             "frozen",
             f"{n_subjects} labelled subjects (under {FEW_SUBJECTS}) would be learnt by heart: the encoder is left as it is",
         )
     if n_windows < FEW_WINDOWS:
-        return "frozen", f"{n_windows} labelled windows (under {FEW_WINDOWS}) are few: the encoder is left as it is"
+        return "frozen", f"{n_windows} labelled {what} (under {FEW_WINDOWS}) are few: the encoder is left as it is"
     if n_subjects < SOME_SUBJECTS or n_windows < SOME_WINDOWS:
         return "lowrank", f"{amount} (under {SOME_SUBJECTS} or {SOME_WINDOWS}): few parameters are tuned"
     return "full", f"{amount} (at least {SOME_SUBJECTS} and {SOME_WINDOWS}): all weights, the slower the nearer to the signal"
@@ -259,19 +271,29 @@ def _split(corpus: Corpus, split: str | None) -> tuple[str, list[str]]:
     return name, [said] if said else []
 
 
-def _head(head: str | Part, task: Task) -> Part:
-    part = Part(head, config_class("head", head, where="--head")()) if isinstance(head, str) else head
-    if (part.name in DENSE_HEADS) != (task.kind == "dense"):
+def _head(head: str | Part | None, task: Task, encoder: Encoder) -> Part:
+    dense = task.kind == "dense"
+    each = dense and task.values.ndim == 3
+    name = head.name if isinstance(head, Part) else head or ("dense" if dense else "linear")
+    part = head if isinstance(head, Part) else Part(name, config_class("head", name, where="--head")())
+    if not isinstance(head, Part) and hasattr(part.config, "per"):
+        part.config.per = "channel" if each else "joint"
+    if (name in DENSE_HEADS) != dense:
         raise RequestError(
-            f"--head {part.name}: label '{task.label}' is {task.kind}; heads {' and '.join(DENSE_HEADS)} are for dense labels, and "
-            "they need one of them"
+            f"--head {name}: label '{task.label}' is {task.kind}; heads {' and '.join(DENSE_HEADS)} are for dense labels, and they need "
+            "one of them"
         )
-    return Part(part.name, replace(part.config, ordinal=True)) if task.kind == "ordinal" else part
+    if each and (encoder.config.tokenizer == "joint" or getattr(part.config, "per", "channel") == "joint"):
+        raise RequestError(
+            f"--head {name}: label '{task.label}' is of each channel; take an encoder whose tokens are of channels, and head.per: channel"
+        )
+    return Part(name, replace(part.config, ordinal=True)) if task.kind == "ordinal" else part
 
 
 def _augment(augment: str | list[Part], task: Task) -> list[Part]:
     found = augment if isinstance(augment, list) else augment_parts(augment, "--augment") if augment else []
     if task.kind == "dense":
-        for line in breaking(found, ("timing", "order", "direction")):
+        sides = ("laterality",) if task.values.ndim == 3 else ()  # leads that are exchanged would have each other's labels
+        for line in breaking(found, ("timing", "order", "direction", *sides)):
             raise RequestError(f"{line} (label '{task.label}' is of every sample)")
     return found

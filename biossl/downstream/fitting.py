@@ -22,6 +22,7 @@ from biossl import protocol
 from biossl.augment.base import build_pipeline
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus, subject_keys
+from biossl.downstream.dense import class_counts, stored
 from biossl.downstream.lowrank import allocate_ranks, importance, total_rank
 from biossl.downstream.model import Model, Task, require_sliding
 from biossl.errors import DataError, RequestError
@@ -93,8 +94,12 @@ def check_learnable(corpus: Corpus, task: Task, train: Array, split: str) -> Non
     where = f"{corpus.path}: label '{task.label}'"
     if not len(train):
         raise DataError(f"{where}: no labelled window in part 'train' of split '{split}'; add labels, or take another split")
+    if task.kind == "dense":
+        if (class_counts(task, train) > 0).sum() < 2:
+            raise DataError(f"{where}: every labelled training sample is of one class; two are needed")
+        return
     y = task.values[train]
-    if task.kind in ("multiclass", "ordinal", "dense") and len(np.unique(y[~np.isnan(y)])) < 2:
+    if task.kind in ("multiclass", "ordinal") and len(np.unique(y[~np.isnan(y)])) < 2:
         raise DataError(f"{where}: every labelled training window is of one class; two are needed")
     if task.kind in ("multilabel", "binary") and not any(len(np.unique(c[~np.isnan(c)])) > 1 for c in y.T):
         raise DataError(f"{where}: no class has both positives and negatives in training; add labels")
@@ -131,15 +136,20 @@ def _batch_size(case: Case, n_rows: int) -> int:
 
 def _config(case: Case, rows: Array) -> SupervisedConfig:
     """Settings that the training rows decide: weights of classes, scale of values."""
-    task, y = case.task, case.task.values[rows].astype(np.float64)
+    task = case.task
     config = SupervisedConfig(task.label, task.kind, list(task.classes), mode=case.mode, lowrank=case.lowrank)
+    if task.kind == "dense":
+        if case.class_weight != "none":
+            config.weights = class_weights(torch.from_numpy(class_counts(task, rows)), case.class_weight).tolist()
+        return config
+    y = task.values[rows].astype(np.float64)
     if task.kind == "regression":
         config.scale = [float(y.mean()), float(y.std()) or 1.0]
     elif case.class_weight != "none":
         if task.kind in ("multilabel", "binary"):
             positives, negatives = torch.from_numpy((y == 1).sum(0)), torch.from_numpy((y == 0).sum(0))
             config.weights = positive_weights(positives, negatives, case.class_weight).tolist()
-        elif task.kind in ("multiclass", "dense"):
+        elif task.kind == "multiclass":
             counts = np.bincount(y[~np.isnan(y)].astype(np.int64), minlength=len(task.classes))
             config.weights = class_weights(torch.from_numpy(counts), case.class_weight).tolist()
         else:
@@ -220,7 +230,7 @@ def train_rows(case: Case, rows: Array, run: Path, *, overwrite: bool = False) -
     plan = {
         "recipe": recipe.to_dict(), "split": case.split, "init": case.encoder.info["hash"], "head": case.head.to_dict(),
         "corpora": [{"name": case.corpus.path.resolve().name, "hash": case.corpus.hash, "weight": 1.0, "windows": len(rows), "split": case.split}],
-        "rows": _digest(rows), "labels": _digest(case.task.values[rows]),
+        "rows": _digest(rows), "labels": _digest(stored(case.task, rows)),
     }  # fmt: skip
     folder = RunFolder(run)
     if not overwrite and folder.facts.is_file():

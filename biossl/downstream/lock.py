@@ -1,6 +1,6 @@
 """What is frozen with a model beside its weights: calibration, thresholds, cut-offs of confidence, what is unfamiliar.
 
-What lives here: :class:`Lock`, fitted on predictions of held-out training subjects (part ``val``, or grouped folds of the training
+What lives here: :class:`Lock` (with :class:`Decoder` of dense labels), fitted on predictions of held-out training subjects (part ``val``, or grouped folds of the training
 part), never on a test row, and applied unchanged ever after. Where held-out rows do not allow a part, it is left out and a line
 says why.
 """
@@ -25,6 +25,39 @@ KINDS = ("multiclass", "binary", "multilabel")  # whose predictions are probabil
 
 
 @dataclass(frozen=True)
+class Decoder:
+    """How runs of samples become events, fitted on training events.
+
+    Attributes
+    ----------
+    background : str
+        Class that is no event; '' = every class is one.
+    per_channel : bool
+        Each channel has events of its own.
+    least_s, bridge_s : dict of str to float
+        Of each class: shorter runs are none, shorter holes between two runs of it are filled.
+    """
+
+    background: str = ""
+    per_channel: bool = True
+    least_s: dict[str, float] = field(default_factory=dict)
+    bridge_s: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "background": self.background, "per_channel": self.per_channel, "least_s": dict(self.least_s),
+            "bridge_s": dict(self.bridge_s),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Decoder:
+        """Back from :meth:`to_dict`; KeyError, TypeError or ValueError where something is missing."""
+        least, bridge = ({str(k): float(v) for k, v in values[key].items()} for key in ("least_s", "bridge_s"))
+        return cls(str(values["background"]), bool(values["per_channel"]), least, bridge)
+
+
+@dataclass(frozen=True)
 class Lock:
     """Everything that turns probabilities into decisions.
 
@@ -36,6 +69,8 @@ class Lock:
     cutoffs : dict of float to float
         Of each share of held-out windows the confidence it lies above.
     familiar : Familiar or None
+    decoder : Decoder or None
+        Of dense labels: how samples become events.
     notes : tuple of str
         What could not be fitted, and why.
     """
@@ -45,6 +80,7 @@ class Lock:
     cutoffs: dict[float, float] = field(default_factory=dict)
     familiar: Familiar | None = None
     notes: tuple[str, ...] = ()
+    decoder: Decoder | None = None
 
     def probabilities(self, prediction: Array) -> Array:
         """Calibrated predictions: probabilities (n, K) where there is a calibration, else what came in."""
@@ -63,6 +99,7 @@ class Lock:
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "points": {name: point.to_dict() for name, point in self.points.items()},
             "cutoffs": [[share, at] for share, at in self.cutoffs.items()], "notes": list(self.notes),
+            "decoder": None if self.decoder is None else self.decoder.to_dict(),
         }  # fmt: skip
 
     @classmethod
@@ -78,7 +115,8 @@ class Lock:
             calibration = None if values["calibration"] is None else Calibration.from_dict(values["calibration"])
             points = {str(name): OperatingPoint.from_dict(point) for name, point in values["points"].items()}
             cutoffs = {float(share): float(at) for share, at in values["cutoffs"]}
-            return cls(calibration, points, cutoffs, familiar, tuple(str(n) for n in values["notes"]))
+            decoder = Decoder.from_dict(values["decoder"]) if values.get("decoder") is not None else None
+            return cls(calibration, points, cutoffs, familiar, tuple(str(n) for n in values["notes"]), decoder)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"key 'lock': damaged ({error}); copy the folder again or fine-tune anew") from None
 
@@ -137,7 +175,9 @@ def fit_lock(
     """
     notes: list[str] = []
     calibration, points, cutoffs = None, {}, {}
-    if kind not in KINDS:
+    if kind == "dense":
+        notes.append("no calibration: probabilities of samples are taken as they are")
+    elif kind not in KINDS:
         notes.append(f"no calibration: predictions of a {kind} are no probabilities")
     elif y is None or held is None:
         notes.append("no calibration: nobody was held out in training")

@@ -26,6 +26,7 @@ from biossl.batch import Batch
 from biossl.checkpoint import build_config, empty_encoder, refuse_existing, require_match, require_tensors, sha256
 from biossl.config import build, dump_yaml, load_yaml, to_plain
 from biossl.corpus import Corpus
+from biossl.corpus.labels import is_dense
 from biossl.corpus.neighbours import recordings
 from biossl.downstream.lock import Lock
 from biossl.downstream.ood import Familiar
@@ -81,7 +82,7 @@ def make_task(corpus: Corpus, label: str, *, kind: str | None = None, event: str
     corpus : Corpus
     label : str
     kind : str, optional
-        ``ordinal`` for classes that are in order; default what the label is.
+        ``ordinal`` for classes that are in order, ``dense`` for intervals sample by sample; default what the label is.
     event : str, optional
         A binary label: ``label`` is then the time of its event or of the end of watching.
 
@@ -90,8 +91,12 @@ def make_task(corpus: Corpus, label: str, *, kind: str | None = None, event: str
     RequestError
         The label is not of a kind that can be taken so.
     """
-    found = corpus.labels(label)
     where = f"{corpus.path}: label '{label}'"
+    if kind in (None, "dense") and event is None and (kind == "dense" or is_dense(corpus, label)):
+        from biossl.downstream.dense import make_dense  # it builds on this file
+
+        return make_dense(corpus, label)
+    found = corpus.labels(label)
     if event is not None:
         happened = corpus.labels(event)
         if found.kind != "regression" or happened.kind != "binary":
@@ -100,7 +105,7 @@ def make_task(corpus: Corpus, label: str, *, kind: str | None = None, event: str
             )
         return Task(label, "survival", (), np.concatenate([found.values, happened.values], axis=1))
     if kind not in (None, found.kind) and (kind, found.kind) != ("ordinal", "multiclass"):
-        raise RequestError(f"{where} is {found.kind}, which cannot be taken as {kind}; only multiclass can, as ordinal")
+        raise RequestError(f"{where} is {found.kind}, which cannot be taken as {kind}; only multiclass can, as ordinal or dense")
     if kind == "ordinal" and len(found.classes) < 2:
         raise RequestError(f"{where} has {len(found.classes)} classes; ordered ones are at least two")
     classes = (label,) if found.kind == "binary" else found.classes
@@ -110,19 +115,14 @@ def make_task(corpus: Corpus, label: str, *, kind: str | None = None, event: str
 def score(task: Task, rows: Array, prediction: Array) -> float:
     """How good predictions of rows are, larger = better: the main metric of the kind.
 
-    Macro F1 (of samples for ``dense``), macro AUROC, AUROC, R2; of ordered classes minus the mean absolute error of the expected class
-    number, of survival the concordance index. NaN where it cannot be computed.
+    Macro F1, macro AUROC, AUROC, R2; of ordered classes minus the mean absolute error of the expected class
+    number, of survival the concordance index. NaN where it cannot be computed. Of ``dense`` see :mod:`~biossl.downstream.decoding`.
     """
     y = task.values[rows].astype(np.float64)
     if task.kind == "survival":
         return metrics.score(y, prediction, "concordance")
     if task.kind == "ordinal":
         return -metrics.score(y[:, 0], prediction @ np.arange(prediction.shape[1]), "mae")
-    if task.kind == "dense":
-        best = prediction.argmax(axis=-2)
-        y = np.broadcast_to(y[:, None] if y.ndim < best.ndim else y, best.shape)
-        known = ~np.isnan(y)
-        return metrics.score(y[known], best[known], "macro_f1")
     y = y[:, 0] if task.kind in ("multiclass", "regression") else y
     return metrics.score(y, prediction, metrics.MAIN_METRIC[task.kind])
 

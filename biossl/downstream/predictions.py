@@ -20,6 +20,7 @@ from biossl.atomic import write_parquet
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus
 from biossl.corpus.card import load_card
+from biossl.downstream.events import corpus_events, file_events
 from biossl.downstream.foldrun import require_one_model
 from biossl.downstream.lock import KINDS, confidence
 from biossl.downstream.model import Model, load_model, read_rows
@@ -130,7 +131,7 @@ def predict(
     -------
     dict
         ``out``, ``rows``, ``unfamiliar``, ``abstain`` (numbers of windows), ``decisions`` (windows of each), ``model``, ``unreadable``,
-        ``notes``.
+        ``notes``. Of a dense model rows are events (:func:`biossl.downstream.events.events_of`), and so are the numbers.
 
     Raises
     ------
@@ -160,7 +161,10 @@ def predict(
         corpus = Corpus.open(sources[0])
         told += require_match(model.encoder.spec, corpus.spec, adapt=adapt).notes
         keys = corpus.index[[k for k in KEYS if k in corpus.index]].reset_index(drop=True)
-        table = pd.concat([keys, columns(model, *read_rows(model, corpus, np.arange(len(corpus)), adapt=adapt))], axis=1)
+        if model.kind == "dense":
+            table = corpus_events(model, corpus, adapt=adapt)
+        else:
+            table = pd.concat([keys, columns(model, *read_rows(model, corpus, np.arange(len(corpus)), adapt=adapt))], axis=1)
     else:
         table = _of_files(model, sources, card, adapt, keep_names, unreadable, told, screen)
     facts = {
@@ -171,11 +175,11 @@ def predict(
     for line in screen if tell is not None else []:
         assert tell is not None
         tell(f"left out: {line}")
-    counts = table["decision"].value_counts() if "decision" in table else {}
+    counts = table[word].value_counts() if (word := "label" if model.kind == "dense" else "decision") in table else {}
     return {
         "out": str(out), "rows": len(table), "unfamiliar": int(table["unfamiliar"].sum()) if "unfamiliar" in table else None,
-        "abstain": int(table["abstain"].sum()), "decisions": {str(k): int(v) for k, v in counts.items()},
-        "model": facts["model"], "unreadable": unreadable, "notes": [*told, *model.lock.notes],
+        "abstain": int(table["abstain"].sum()) if "abstain" in table else 0, "decisions": {str(k): int(v) for k, v in counts.items()},
+        "model": facts["model"], "kind": model.kind, "unreadable": unreadable, "notes": [*told, *model.lock.notes],
     }  # fmt: skip
 
 
@@ -189,6 +193,14 @@ def _of_files(
         require_modality(how, model.encoder.spec)
     if not keep_names:
         told.append("record file-0001 is the first file given, and so on; --keep-names writes the files' names instead")
+
+    def pieces_of(compute: Callable[[Array, Sequence[str], Array], Array]) -> Any:
+        return file_pieces(
+            model.encoder, files, compute, unreadable, told, screen, card=how, adapt=adapt, keep_names=keep_names, verb="predict"
+        )
+
+    if model.kind == "dense":
+        return file_events(model, pieces_of)
     model.to(pick_device())
     device, sfreq = model.encoder.device, model.encoder.spec.sfreq
     size, width = batch_rows(model.encoder), model.encoder.dim
@@ -199,10 +211,7 @@ def _of_files(
         return np.concatenate([features.astype(np.float64), prediction.reshape(len(features), -1)], axis=1)
 
     frames = []
-    pieces = file_pieces(
-        model.encoder, files, compute, unreadable, told, screen, card=how, adapt=adapt, keep_names=keep_names, verb="predict"
-    )
-    for frame, both in pieces:
+    for frame, both in pieces_of(compute):
         keys = frame[[k for k in KEYS if k in frame]].reset_index(drop=True)
         frames.append(pd.concat([keys, columns(model, both[:, width:], both[:, :width])], axis=1))
     if not frames:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from biossl.corpus import Corpus
+from biossl.downstream.delineation_text import dense_rows
 from biossl.downstream.evaluate_text import (
     calibration_lines,
     coverage_rows,
@@ -60,6 +61,9 @@ def evaluations(
     for r in results:
         judged = open_judged(r, r["out"], corpora)
         out += _one(r, judged)
+        if r["kind"] == "dense":  # no windows to draw or map
+            out += html.notes(r["notes"])
+            continue
         for title, drawn in (("Errors", worst_cases(judged)), ("Map of the judged windows", _map(judged, model, lost))):
             if len(out) + len(drawn) > _MOST_BYTES:
                 drawn = html.para(f"{title}: left out, so that the page stays under 3 MB.")
@@ -116,6 +120,8 @@ def _one(r: dict[str, Any], judged: Judged) -> str:
     )
     if r["seen"]["subjects"]:
         out += html.para("Judged subjects had been seen: these figures are optimistic.", "warn")
+    if r["kind"] == "dense":
+        return out + "".join(html.table(rows, caption=caption) for caption, rows in dense_rows(r))
     out += html.table(score_rows(r))
     out += (
         html.table(rival_rows(r), caption="Beside it: simple models fitted on the same training rows, other locked models")

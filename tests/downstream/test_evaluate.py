@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from biossl.cli import main
 from biossl.corpus import Corpus
 from biossl.downstream.evaluate import evaluate
+from biossl.downstream.finetune import scarce_rows
 from biossl.downstream.model import load_model
 from biossl.downstream.predictions import predict
 from biossl.errors import DataError, RequestError
