@@ -106,9 +106,17 @@ def write_report(
     entries = study.openings if study else all_openings([*(c.path for c in held.corpora), path / "probes"])
     parts = [
         ("cohort", "Who is in it", flow_figure + sections.cohort(held.corpora, _trained(held.facts), boxes=study is None)),
-        ("training", "Fine-tuning" if held.locked else "Pretraining", sections.training(held.facts, held.log)),
+        (
+            "training",
+            "Fine-tuning" if held.locked else "Pretraining",
+            sections.training(held.facts, held.log, labels=held.locked),
+        ),
         *([("locked", "The locked model", _locked(held))] if held.locked else []),
-        ("probes", "What the frozen features are worth", sections.probes(held.probes)),
+        *(
+            [("probes", "What the frozen features are worth", sections.probes(held.probes))]
+            if held.probes or not held.locked
+            else []
+        ),
         ("map", "Map of embeddings", sections.embedding_map(picture)),
         ("recipe", "Recipe", sections.recipe(held.recipe)),
         (
@@ -119,7 +127,7 @@ def write_report(
         ("limits", "Limits", sections.limits(held.probes, held.notes)),
     ]
     title = f"Run {path.resolve().name}"
-    write_text(file, html.page(title, parts, sections.lead(held.facts, held.probes)))
+    write_text(file, html.page(title, parts, sections.lead(held.facts, held.probes, held.evaluations if held.locked else None)))
     if study:
         write_text(beside, tripod.report(study))
     return {"out": str(file), "markdown": str(beside) if study else None, "probes": len(held.probes), "notes": held.notes}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biossl.corpus import Corpus
+from biossl.downstream.evaluate_text import heading
 from biossl.probe_text import (
     METRIC_NAMES,
     class_rows,
@@ -53,8 +54,8 @@ LOGGED = {
 }  # fmt: skip
 
 
-def lead(facts: dict[str, Any], probes: list[dict[str, Any]]) -> str:
-    """What came out, in two sentences."""
+def lead(facts: dict[str, Any], probes: list[dict[str, Any]], evaluations: list[dict[str, Any]] | None = None) -> str:
+    """What came out, in two sentences; ``evaluations`` of a fine-tuned run (None = the run was not fine-tuned)."""
     recipe = facts.get("plan", {}).get("recipe", {})
     state = "finished" if facts.get("finished") else "NOT finished"
     text = f"{recipe.get('name', 'unnamed recipe')}, {state}"
@@ -75,7 +76,13 @@ def lead(facts: dict[str, Any], probes: list[dict[str, Any]]) -> str:
         if p["seen"]["subjects"]:
             line += f" (optimistic: {p['seen']['subjects']} of the {p['seen']['of']} judged subjects were seen, unlabelled, in pretraining)"
         lines.append(line + ".")
-    if not probes:
+    for r in [r for r in evaluations or [] if r.get("metric") in r["scores"]][:3]:
+        line = f"{heading(r)}: {METRIC_NAMES[r['metric']]} {interval(r['scores'][r['metric']])}"
+        line += "".join(f"; minus {m['model']} {interval(m['minus'], signed=True)}{verdict(m['minus'])}" for m in r["rivals"])
+        lines.append(line + ("; optimistic, judged subjects had been seen." if r["seen"]["subjects"] else "."))
+    if evaluations is not None and not evaluations:
+        lines.append("The locked model was not judged, so nothing here says what it is worth.")
+    if evaluations is None and not probes:
         lines.append("No probe was run, so nothing here says what the features are worth.")
     return "".join(html.para(line, "lead") for line in lines)
 
@@ -126,7 +133,7 @@ def _parts(corpus: Corpus, name: str, caption: str) -> str:
     return html.table(rows, caption=caption + (f" ({left:,} windows in no part)" if left else ""))
 
 
-def training(facts: dict[str, Any], log: dict[str, Array]) -> str:
+def training(facts: dict[str, Any], log: dict[str, Array], *, labels: bool = False) -> str:
     """Loss, monitors and what to make of them."""
     out = ""
     for alarm in facts.get("alarms", []):
@@ -147,9 +154,11 @@ def training(facts: dict[str, Any], log: dict[str, Array]) -> str:
 
     draw(
         {"loss": "loss"},
-        "Pretraining loss",
+        "Loss on labels" if labels else "Pretraining loss",
         "loss",
-        "In joint-embedding pretraining a falling loss is no proof of progress; read it with the monitors.",
+        "Loss of the training windows; where to stop was chosen on others."
+        if labels
+        else "In joint-embedding pretraining a falling loss is no proof of progress; read it with the monitors.",
     )
     draw(
         {"std": "standard deviation"}, "Spread of embeddings", "std x sqrt(D)",
