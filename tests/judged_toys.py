@@ -32,8 +32,9 @@ def make_locked(run: Path, corpus: Corpus, label: str, thresholds: dict[str, flo
     )  # fmt: skip
     model.lock = Lock(points={c: OperatingPoint("youden", None, t, 0.8, 0.7, 9, 9) for c, t in (thresholds or {}).items()})
     about = {
-        "label": label, "mode": "frozen", "split": None, "seed": 0, "choices": [], "seen": {"subjects": "s:before"},
-        "trained": {"windows": 4 * subjects, "subjects": subjects, "rows": None}, "encoder_hash": "0" * 64,
+        "label": label, "mode": "frozen", "split": None, "seed": 0, "choices": [], "inner": None,
+        "seen": {"subjects": "s:before", "corpora": [{"name": "toy", "hash": "none", "windows": 0}]},
+        "trained": {"windows": 4 * subjects, "subjects": subjects, "rows": None, "steps": 9, "taken_at": 9}, "encoder_hash": "0" * 64,
     }  # fmt: skip
     save_model(model, run / "model", head=Part("linear", config), about=about)
     facts = {"finished": True, "plan": {"recipe": {"name": "toy"}, "corpora": []}, "corpora_at": [str(corpus.path)], "seed": 0}

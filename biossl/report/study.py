@@ -124,7 +124,7 @@ def read_study(path: Path, facts: dict[str, Any], corpora: Sequence[Corpus], eva
             found = _open(Path(result["corpus"]["path"]))
             if found is not None and found.hash == result["corpus"]["hash"]:
                 held[found.hash] = found
-    trained = held.get((model.about["seen"].get("corpora") or [{"hash": None}])[-1]["hash"])
+    trained = held.get(model.about["seen"]["corpora"][-1]["hash"])
     judged = [Judged(r, held.get(r["corpus"]["hash"])) for r in evaluations]
     ledgers = [Path(r["ledger"]["file"]).parent for r in evaluations if "ledger" in r]
     folders = [*(c.path for c in held.values()), path / "probes", *ledgers]

@@ -223,8 +223,8 @@ def test_the_verbs_from_scarce_labels_to_a_table(encoder: Path, corpus: Corpus, 
     assert json.loads(capsys.readouterr().out)["rows"] == len(corpus)
     assert main(["finetune", *base[1:], "--n-subjects", "2", "--labels-fraction", "0.5", "--overwrite"]) == 2
     assert "more than the 8 of the 2 drawn subjects" in capsys.readouterr().err
-    rows = scarce_rows(corpus, "group", split=halves, fraction=0.05, n_subjects=2)
-    assert rows is not None and len(set(corpus.index["subject"].iloc[rows])) <= 2 and len(rows) == round(0.05 * 56)
+    rows = scarce_rows(corpus, "group", split=halves, fraction=0.1, n_subjects=2)
+    assert rows is not None and len(set(corpus.index["subject"].iloc[rows])) <= 2 and len(rows) == round(0.1 * 56)
     assert main(["predict", str(run), str(tmp_path / "q.parquet")]) == 2
     assert "give what to predict" in capsys.readouterr().err
 
