@@ -77,3 +77,16 @@ def recordings(index: pd.DataFrame, rows: np.ndarray) -> list[np.ndarray]:
     code = part.groupby(["subject", "record"], sort=False, observed=True).ngroup().to_numpy()
     order = np.lexsort((part["start_s"].to_numpy(np.float64), code))
     return np.split(order, np.flatnonzero(np.diff(code[order])) + 1) if len(rows) else []
+
+
+def rows_of_recordings(index: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+    """All rows, int64, rising, of the recordings that any of the given rows is of.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows_of_recordings(pd.DataFrame({"subject": "s", "record": ["r", "q", "r"]}), np.array([2])).tolist()
+    [0, 2]
+    """
+    code = index.groupby(["subject", "record"], sort=False, observed=True).ngroup().to_numpy()
+    return np.flatnonzero(np.isin(code, code[rows]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,6 +23,7 @@ from biossl import protocol
 from biossl.augment.base import build_pipeline
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus, subject_keys
+from biossl.corpus.neighbours import recordings, rows_of_recordings
 from biossl.downstream.dense import class_counts, stored
 from biossl.downstream.lowrank import allocate_ranks, importance, total_rank
 from biossl.downstream.model import Model, Task, require_sliding
@@ -42,6 +44,7 @@ from biossl.recipe.schema import Checkpoint, Data, Monitor, Optimizer, Part, Tra
 from biossl.schedules import WarmupCosine
 from biossl.training.data import make_order, make_sources
 from biossl.training.run import run_objective
+from biossl.training.sampling import StretchRows
 from biossl.training.state import RunFolder, note
 
 Array = NDArray[Any]
@@ -174,7 +177,8 @@ def build_objective(case: Case, rows: Array) -> Supervised:
     if case.mode == "lowrank":
         trial = Supervised(copy.deepcopy(encoder), copy.deepcopy(head), config, seed=case.seed)
         adapters = adapters_of(trial.encoder)
-        found = importance(adapters, (trial.loss(batch_of(case, b)) for b in batches), case.lowrank.importance)
+        read = _stretches(case, rows, head, len(batches)) if isinstance(head, GroupHead) else (batch_of(case, b) for b in batches)
+        found = importance(adapters, (trial.loss(b) for b in read), case.lowrank.importance)
         budget = total_rank(len(adapters), case.lowrank.rank, case.lowrank.low_share)
         config.ranks = allocate_ranks(found, rank=case.lowrank.rank, budget=budget)
     pipeline = build_pipeline(case.augment, _spec(case)) if case.augment else None
@@ -184,6 +188,22 @@ def build_objective(case: Case, rows: Array) -> Supervised:
 def _spec(case: Case) -> Any:
     names = [c for c in case.encoder.spec.ch_names if c in case.corpus.spec.ch_names]
     return make_sources([(case.corpus, 1.0)], channels=names, split=case.split)[0][0].spec
+
+
+def _stretches(case: Case, rows: Array, head: GroupHead, n: int) -> Iterator[Any]:
+    """``n`` batches of stretches around labelled rows, as training draws them."""
+    taken, values = _context(case, rows)
+    order = StretchRows(
+        recordings(case.corpus.index, taken), np.isin(taken, rows), batch_size=_batch_size(case, len(rows)), length=head.windows,
+        seed=case.seed, corpus=0,
+    )  # fmt: skip
+    start = case.corpus.index["start_s"].to_numpy(np.float64)
+    for step in range(n):
+        some = taken[order.rows(step)]
+        yield replace(
+            batch_of(case, some), labels={case.task.label: torch.from_numpy(values[some])}, index=torch.from_numpy(some),
+            start_s=torch.from_numpy(start[some]),
+        )  # fmt: skip
 
 
 def batch_of(case: Case, rows: Array) -> Any:
@@ -211,10 +231,9 @@ def _pooled(case: Case, encoder: Encoder, rows: Array, pool: str) -> tuple[torch
 def _context(case: Case, rows: Array) -> tuple[Array, Array]:
     """All rows of the recordings of rows, and the label with only rows known."""
     require_sliding(case.corpus)
-    codes = case.corpus.index.groupby(["subject", "record"], sort=False, observed=True).ngroup().to_numpy()
     values = np.full_like(case.task.values, np.nan)
     values[rows] = case.task.values[rows]
-    return np.flatnonzero(np.isin(codes, codes[rows])), values
+    return rows_of_recordings(case.corpus.index, rows), values
 
 
 def train_rows(case: Case, rows: Array, run: Path, *, overwrite: bool = False) -> Supervised:

@@ -27,7 +27,7 @@ from biossl.checkpoint import build_config, empty_encoder, refuse_existing, requ
 from biossl.config import build, dump_yaml, load_yaml, to_plain
 from biossl.corpus import Corpus
 from biossl.corpus.labels import is_dense
-from biossl.corpus.neighbours import recordings
+from biossl.corpus.neighbours import recordings, rows_of_recordings
 from biossl.downstream.lock import Lock
 from biossl.downstream.ood import Familiar
 from biossl.errors import DataError, RequestError
@@ -223,8 +223,7 @@ def read_rows(
     size, seconds, back = batch_rows(model.encoder), None, None
     if isinstance(model.head, GroupHead):  # whole recordings, in the order of time
         require_sliding(corpus)
-        codes = corpus.index.groupby(["subject", "record"], sort=False, observed=True).ngroup().to_numpy()
-        every = np.flatnonzero(np.isin(codes, codes[rows]))
+        every = rows_of_recordings(corpus.index, rows)
         runs = [every[run] for run in recordings(corpus.index, every)]
         start = corpus.index["start_s"].to_numpy(np.float64)
         seconds, wanted = [start[run] for run in runs], rows

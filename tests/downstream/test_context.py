@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from corpus_factory import make_corpus
 
 from biossl.corpus import Corpus, add_split
+from biossl.downstream.evaluate import evaluate
 from biossl.downstream.finetune import finetune
 from biossl.downstream.model import Task, load_model, predict_rows, read_rows
+from biossl.downstream.predictions import predict
 from biossl.errors import RequestError
 from biossl.models.group_heads import PoolingHeadConfig, SequenceHeadConfig
 from biossl.recipe.schema import Part
@@ -109,9 +112,34 @@ def test_a_pooled_head_says_one_thing_of_a_recording(encoder: Path, people: Corp
         np.testing.assert_allclose(p[rows], p[rows[:1]].repeat(len(rows), 0))
 
 
+def test_a_head_over_several_windows_is_judged_and_stressed_and_predicts(encoder: Path, people: Corpus, tmp_path: Path) -> None:
+    out = finetune(encoder, people, "group", tmp_path / "run", mode="frozen", head=HEAD, split="halves", steps=20, batch_size=16)
+    result = evaluate(out, people, split="halves", stress=True, baselines=False, out=tmp_path / "judged")
+    assert result["counts"]["windows"] == 50 and len(result["stress"]) > 5
+    table = pd.read_parquet(tmp_path / "judged" / "predictions.parquet")
+    assert predict(out, people.path, tmp_path / "all.parquet")["rows"] == len(people)
+    every = pd.read_parquet(tmp_path / "all.parquet")
+    both = table.merge(every, on=["subject", "record", "start_s"], suffixes=("", "_all"))
+    assert len(both) == 50 and np.allclose(both["p_fast"], both["p_fast_all"], atol=1e-5)
+
+
 def test_windows_that_were_cut_along_labels_are_refused(encoder: Path, next_task: Task, tmp_path: Path) -> None:
     cut = make_corpus(tmp_path / "imu", modality="imu", n_subjects=4, windows_per_subject=4, n_samples=128, n_channels=3)
     cut.prepare()
     cut.card.views[cut.view] = replace(cut.card.views[cut.view], policy="inside_labels")
     with pytest.raises(RequestError, match="neighbours say where its label begins"):
         finetune(encoder, cut, "group", tmp_path / "run", mode="frozen", head=HEAD, steps=4)
+
+
+def test_low_rank_adapters_under_a_head_over_several_windows(
+    encoder: Path, people: Corpus, next_task: Task, tmp_path: Path
+) -> None:
+    """Ranks are allocated by the loss of stretches, as training has it; unlabelled windows of a stretch count for nothing."""
+    train = np.flatnonzero(people.split("halves") == "train")[::3]
+    options: dict[str, Any] = {"mode": "lowrank", "head": HEAD, "split": "halves", "steps": 8, "batch_size": 16, "rows": train}
+    a = load_model(finetune(encoder, people, next_task, tmp_path / "a", **options))
+    other = next_task.values.copy()
+    hidden = np.setdiff1d(np.flatnonzero(people.split("halves") != "val"), train)
+    other[hidden] = 1 - other[hidden]
+    b = load_model(finetune(encoder, people, replace(next_task, values=other), tmp_path / "b", **options))
+    np.testing.assert_array_equal(predict_rows(a, people, train), predict_rows(b, people, train))
