@@ -24,7 +24,7 @@ from biossl.audit.features import features, free_folder, open_source, seen_note
 from biossl.corpus import Corpus
 from biossl.corpus.label_windows import window_text
 from biossl.corpus.labels import Labels
-from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.splits import chosen_split
 from biossl.errors import DataError, RequestError
 from biossl.judging import Rows, in_threads
 from biossl.ledger import record_opening
@@ -252,13 +252,7 @@ def pick(share: Array, gap: Array, records: Array, n: int) -> Array:
 
 def _rows(corpus: Corpus, label: str, split: str | None, part: str | None) -> tuple[Rows, list[str], int, str | None]:
     """Labelled rows of the parts, notes, how many of them are test rows, the split."""
-    notes = []
-    if split is None:
-        split, said = default_split(corpus)
-        notes += [said] if said else []
-    if split is not None:
-        split, said = with_fold(corpus, split)
-        notes += [said] if said else []
+    split, notes = chosen_split(corpus, split)
     rows, said_rows = labelled_rows(corpus, label, split)
     if split is None:
         if part not in (None, "all"):

@@ -19,7 +19,7 @@ from biossl import metrics, protocol
 from biossl.atomic import write_text
 from biossl.audit.features import features, free_folder, open_source, seen_note
 from biossl.corpus import Corpus
-from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.splits import chosen_split
 from biossl.errors import DataError
 from biossl.judging import Rows, in_threads
 from biossl.metrics.intervals import draw
@@ -79,13 +79,7 @@ def learning_curve(
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     used = open_source(source)
-    notes = []
-    if split is None:
-        split, said = default_split(corpus)
-        notes += [said] if said else []
-    if split is not None:
-        split, said = with_fold(corpus, split)
-        notes += [said] if said else []
+    split, notes = chosen_split(corpus, split)
     rows, said_rows = labelled_rows(corpus, label, split)
     inside = rows.where("train") if split is not None else np.arange(len(rows.index))
     if not len(inside):

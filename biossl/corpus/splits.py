@@ -100,6 +100,18 @@ def default_split(corpus: Corpus) -> tuple[str | None, str]:
     return names[0], f"{corpus.path.name}: split '{names[0]}' is used, the only one"
 
 
+def chosen_split(corpus: Corpus, name: str | None) -> tuple[str | None, list[str]]:
+    """The split that is meant by a name or by none, with its fold, and notes; raises as :func:`default_split` and :func:`with_fold`."""
+    notes = []
+    if name is None:
+        name, said = default_split(corpus)
+        notes += [said] if said else []
+    if name is not None:
+        name, said = with_fold(corpus, name)
+        notes += [said] if said else []
+    return name, notes
+
+
 def n_folds(corpus: Corpus, name: str) -> int:
     """Number of folds of a split, 0 when it has none."""
     if name == "official":

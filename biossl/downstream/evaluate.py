@@ -23,7 +23,7 @@ from biossl import __version__, metrics
 from biossl.atomic import write_parquet, write_text
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus
-from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.splits import chosen_split
 from biossl.downstream.beside import judge_others, open_others, seen_by
 from biossl.downstream.closer import closer_look
 from biossl.downstream.delineation import judge
@@ -281,13 +281,7 @@ def _task(model: Model, corpus: Corpus, label: str, event: str | None) -> tuple[
 
 def _rows(corpus: Corpus, task: Task, split: str | None, part: str) -> tuple[str | None, str, Array, list[str]]:
     """Labelled rows of the part; what they are called; notes."""
-    notes = []
-    if split is None and part != "all":
-        split, said = default_split(corpus)
-        notes += [said] if said else []
-    if split is not None:
-        split, said = with_fold(corpus, split)
-        notes += [said] if said else []
+    split, notes = chosen_split(corpus, split) if split is not None or part != "all" else (None, [])
     inside, where = np.ones(len(corpus.index), bool), "the corpus"
     if part != "all" and split is not None:
         parts = corpus.split(split).to_numpy().astype(str)
