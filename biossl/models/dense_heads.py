@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from biossl.batch import Encoded
 from biossl.errors import RequestError
-from biossl.models.convnets import GROUPS, STRIDE, ConvEncoder, ResBlock
+from biossl.models.convnets import GROUPS, STRIDE, ConvEncoder, ResBlock, TimeConv, TimeNorm, along_time
 from biossl.models.encoder import Encoder
 from biossl.models.task_heads import TaskHead, output_layer
 
@@ -64,9 +64,9 @@ class UNetHead(TaskHead):
         self.ups = nn.ModuleList(
             ResBlock(deep + wide, wide, kernel, stride=1, drop_path=0.0) for wide, deep in zip(widths, widths[1:], strict=False)
         )
-        self.signal = nn.Conv1d(encoder.stem.in_channels, config.hidden, kernel, padding=kernel // 2)
+        self.signal = TimeConv(encoder.stem.in_channels, config.hidden, kernel, padding=kernel // 2)
         self.last = ResBlock(widths[0] + config.hidden, config.hidden, kernel, stride=1, drop_path=0.0)
-        self.norm = nn.GroupNorm(GROUPS, config.hidden)
+        self.norm = TimeNorm(config.hidden)
         self.out = output_layer(config.hidden, n_outputs, ordinal=False)
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -75,18 +75,18 @@ class UNetHead(TaskHead):
         C, T = encoded.tokens.grid
 
         def along(x: Tensor) -> Tensor:
-            """(B, C * P, D) to (B * C, D, P)."""
-            return x.reshape(len(x) * C, -1, x.shape[-1]).transpose(1, 2)
+            """(B, C * P, D) to (B * C, D, 1, P)."""
+            return along_time(x.reshape(len(x) * C, -1, x.shape[-1]))
 
         h = along(encoded.x)
         for up, skip in zip(reversed(self.ups), reversed(encoded.hidden), strict=True):
             beside = along(skip)
             h = up(torch.cat([_stretched(h, STRIDE, beside.shape[-1]), beside], dim=1))
         h = self.last(torch.cat([_stretched(h, self.first, T), self.signal(along(encoded.tokens.x))], dim=1))
-        out = self.out(F.relu(self.norm(h)).transpose(1, 2)).transpose(1, 2)
+        out = self.out(F.relu(self.norm(h)).squeeze(2).transpose(1, 2)).transpose(1, 2)
         return out if self.joint else out.view(-1, C, *out.shape[1:])
 
 
 def _stretched(h: Tensor, times: int, length: int) -> Tensor:
-    """Every time repeated, cut to a length: (B, D, P) to (B, D, length)."""
-    return h.repeat_interleave(times, dim=-1)[..., :length]
+    """Every time repeated, cut to a length: (B, D, 1, P) to (B, D, 1, length)."""
+    return F.interpolate(h, scale_factor=(1.0, float(times)), mode="nearest")[..., :length]

@@ -18,7 +18,7 @@ from biossl.checkpoint import load_encoder, save_encoder
 from biossl.config import dump_yaml, load_yaml
 from biossl.errors import BiosslError, DataError, RequestError
 from biossl.keys import Keys
-from biossl.models.convnets import ConvConfig, ConvEncoder
+from biossl.models.convnets import ConvConfig, ConvEncoder, TimeConv, TimeNorm, along_time
 from biossl.models.encoder import pool_tokens
 from biossl.recipe import load_recipe
 from biossl.recipe.check import check_recipe
@@ -75,10 +75,32 @@ def test_a_shortcut_only_block_averages_the_samples_that_become_one() -> None:
     """With the branch's last convolution 0 a block is the mean of two samples, through its shortcut, whatever their size."""
     block: Any = make().blocks[0][0]
     torch.nn.init.zeros_(block.conv2.weight)
-    x = torch.randn(2, 8, 7, dtype=torch.float64)
+    x = torch.randn(2, 8, 1, 7, dtype=torch.float64)
     wanted = torch.stack([x[..., :2].mean(-1), x[..., 2:4].mean(-1), x[..., 4:6].mean(-1), x[..., 6]], dim=-1)
     torch.testing.assert_close(block(x), wanted)
     torch.testing.assert_close(block(100 * x), 100 * wanted)
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (5, 1), (5, 2)])
+@pytest.mark.parametrize("wanted", [True, False], ids=["with", "without the input's gradient"])
+def test_convolution_and_norm_are_torchs_own_along_time(kernel: int, stride: int, contiguous: bool, wanted: bool) -> None:
+    """Values and every gradient, whichever way the features lie in memory; torch's CPU kernels fail on some of them (see the code)."""
+    torch.manual_seed(0)
+    conv, norm = TimeConv(24, 40, kernel, stride=stride, padding=kernel // 2), TimeNorm(24)
+    for T in (2, 23, 76):
+        x = torch.randn(3, T, 24, requires_grad=wanted)
+        image = along_time(x)
+        here = conv(norm(image.contiguous() if contiguous else image)).squeeze(2)
+        there = torch.nn.functional.conv1d(
+            torch.nn.functional.group_norm(x.transpose(1, 2).contiguous(), 8, norm.weight, norm.bias),
+            conv.weight, conv.bias, stride=stride, padding=kernel // 2,
+        )  # fmt: skip
+        torch.testing.assert_close(here, there)
+        slope = torch.randn_like(there)
+        of = [*conv.parameters(), *norm.parameters(), *([x] if wanted else [])]
+        for a, b in zip(torch.autograd.grad(here, of, slope), torch.autograd.grad(there, of, slope), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("tokenizer", ["channel", "joint"])
