@@ -210,7 +210,8 @@ def make_folds(
     own = 0
     if name is not None:
         corpus.split(name)  # one that is not there is told by its name
-        refuse_within_subject(corpus, name, "a comparison")
+        if folds is None or within is not None:
+            refuse_within_subject(corpus, name, "a comparison")
     if folds is None and name is not None and ":" not in name:
         from biossl.corpus.splits import n_folds
 
