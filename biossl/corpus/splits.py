@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from biossl.config import nearest as nearest_key
+from biossl.corpus.dealing import checked, dealt, in_blocks, strata
 from biossl.corpus.labels import NAME
 from biossl.corpus.within import MARK, WARNING, check_given, dealt_recordings, is_within_subject
 from biossl.errors import DataError, RequestError
@@ -215,12 +216,12 @@ def make_split(
             if not 2 <= folds <= len(order):
                 raise RequestError(f"--folds {folds}: choose 2 to {len(order)} (the number of subjects)")
             shares = [1 / folds] * folds
-            fold_of = _in_blocks(len(order), shares) if by == "time" else _dealt(len(order), shares)
+            fold_of = in_blocks(len(order), shares) if by == "time" else dealt(len(order), shares)
             frame = {"subject": order, "fold": fold_of}
         else:
-            shares = _checked(fractions, len(order))
-            dealt = _in_blocks(len(order), shares) if by == "time" else _dealt(len(order), shares)
-            frame = {"subject": order, "part": [PARTS[k] for k in dealt]}
+            shares = checked(fractions, len(order))
+            place = in_blocks(len(order), shares) if by == "time" else dealt(len(order), shares)
+            frame = {"subject": order, "part": [PARTS[k] for k in place]}
     within = by == "recording"
     digest = _write(file, frame, "record" if within else "subject", within_subject=within)
     report = _summary(corpus, name, digest, notes)
@@ -327,86 +328,24 @@ def official_name(card: Card) -> str:
 # ---------------------------------------------------------------------- who goes where
 
 
-def _checked(fractions: Sequence[float], n: int) -> list[float]:
-    shares = [float(f) for f in fractions]
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise RequestError(f"--fractions {list(fractions)}: give three numbers for train, val, test that add up to 1")
-    wanted = sum(s > 0 for s in shares)
-    if n < wanted:
-        raise DataError(f"{n} subjects cannot fill {wanted} parts; use --folds, or fewer parts")
-    return shares
-
-
-def _sizes(n: int, shares: list[float]) -> list[int]:
-    """Whole numbers nearest to the shares, none empty that should not be."""
-    ideal = np.array(shares) * n
-    size = np.floor(ideal).astype(int)
-    for k in np.argsort(-(ideal - size), kind="stable")[: n - size.sum()]:
-        size[k] += 1
-    for k, share in enumerate(shares):
-        if share > 0 and size[k] == 0:
-            size[int(np.argmax(size))] -= 1
-            size[k] = 1
-    return size.tolist()
-
-
-def _in_blocks(n: int, shares: list[float]) -> list[int]:
-    return [k for k, size in enumerate(_sizes(n, shares)) for _ in range(size)]
-
-
-def _dealt(n: int, shares: list[float]) -> list[int]:
-    """Part of each position so that every stretch of the list is shared out in about the same proportion."""
-    size = np.array(_sizes(n, shares), float)
-    given = np.zeros(len(shares))
-    out = []
-    for i in range(n):
-        lag = np.where(given < size, size / n * (i + 1) - given, -np.inf)
-        k = int(np.argmax(lag))
-        given[k] += 1
-        out.append(k)
-    return out
-
-
 def _shuffled(corpus: Corpus, subjects: list[str], seed: int, stratify: str | None) -> list[str]:
     order = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
     if stratify is None:
         return order
-    stratum = _strata(corpus, "subject", order, stratify)
+    stratum = strata(corpus, "subject", order, stratify)
     return sorted(order, key=lambda s: stratum[s])  # stable: random within a class
-
-
-def _strata(corpus: Corpus, column: str, names: list[str], stratify: str) -> dict[str, int]:
-    """Number of the class that decides where each subject or recording stands, -1 = unknown."""
-    labels = corpus.labels(stratify)
-    if labels.kind == "regression":
-        raise RequestError(f"--stratify {stratify}: a number cannot be spread by class; choose a label with classes")
-    values, of_row = labels.values, corpus.index[column].to_numpy()
-    classed = labels.kind in ("multiclass", "binary")
-    if classed:
-        values = np.stack([np.where(np.isnan(values[:, 0]), np.nan, values[:, 0] == k) for k in range(len(labels.classes))], 1)
-    positive = np.nan_to_num(values)
-    rarity = np.argsort(np.argsort(positive.sum(0), kind="stable"))  # the rarest class decides where a subject stands
-    stratum = {}
-    for name in names:
-        count = positive[of_row == name].sum(0)
-        if classed:
-            stratum[name] = int(count.argmax()) if count.any() else -1
-        else:
-            held = np.flatnonzero(count)
-            stratum[name] = int(held[np.argmin(rarity[held])]) if len(held) else -1
-    return stratum
 
 
 def _by_recording(
     corpus: Corpus, fractions: Sequence[float], seed: int, stratify: str | None, folds: int | None
 ) -> tuple[dict[str, list[Any]], list[str]]:
     records = sorted(set(corpus.index["record"]))
-    stratum = {} if stratify is None else _strata(corpus, "record", records, stratify)
+    stratum = {} if stratify is None else strata(corpus, "record", records, stratify)
     if folds is not None and folds < 2:
         raise RequestError(f"--folds {folds}: choose 2 or more")
-    shares = _checked(fractions, len(records)) if folds is None else [1 / folds] * folds
+    shares = checked(fractions, len(records)) if folds is None else [1 / folds] * folds
     n = sum(share > 0 for share in shares)
-    names, places, notes = dealt_recordings(corpus, n, lambda k: _dealt(k, shares), seed=seed, stratum=stratum)
+    names, places, notes = dealt_recordings(corpus, n, lambda k: dealt(k, shares), seed=seed, stratum=stratum)
     return {"record": names} | ({"part": [PARTS[k] for k in places]} if folds is None else {"fold": places}), notes
 
 

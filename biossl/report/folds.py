@@ -113,7 +113,13 @@ def _figures(r: dict[str, Any]) -> list[tuple[str, str]]:
             entries, r["scores"][name]["value"], title="Folds and seeds", ylabel=METRIC_NAMES[name], xlabel="", alt=alt
         )
         text = "Folds: mean over seeds, bar from the lowest to the highest seed. Seeds and line: all folds pooled."
-        out.append((picture, text + " Folds differ because their people do; seeds say what chance in training does."))
+        out.append(
+            (
+                picture,
+                text
+                + f" Folds differ because their {'people' if resampled(r) == 'subjects' else 'recordings'} do; seeds say what chance in training does.",
+            )
+        )
     return out
 
 
