@@ -15,6 +15,7 @@ from biossl import metrics, protocol
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus, seen
 from biossl.corpus.splits import default_split
+from biossl.corpus.within import refuse_within_subject
 from biossl.errors import DataError
 from biossl.inference import embed_corpus
 from biossl.judging import Rows
@@ -106,6 +107,7 @@ def judged_rows(corpus: Corpus, label: str, split: str | None = None) -> tuple[s
     split = split or default_split(corpus)[0]
     if split is None:
         raise DataError(f"{corpus.path}: forgetting is judged on held-out subjects; make a split with `biossl split`")
+    refuse_within_subject(corpus, split, "forgetting")
     rows, _ = labelled_rows(corpus, label, split)
     part = "val" if len(rows.where("val")) else "test"
     check_rows(corpus, rows, rows.where("train"), rows.where(part), label, split, part)

@@ -22,12 +22,15 @@ from biossl.atomic import write_text
 from biossl.baselines import SINGLE_BEAT_S, corpus_features
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus, seen
+from biossl.corpus.labels import confounds
 from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.within import groups, is_within_subject, refuse_within_subject
 from biossl.errors import DataError, RequestError
 from biossl.inference import embed_corpus, layer_width
 from biossl.judging import PRETRAINED, Model, Rows, cross_validate, held_out, in_threads
 from biossl.ledger import openings, record_opening
 from biossl.models.encoder import Encoder, pool_parts
+from biossl.probe_text import resampled
 from biossl.protocol import Target
 
 Array = NDArray[Any]
@@ -125,6 +128,9 @@ def probe(
     if split is not None:
         split, fold = with_fold(corpus, split)
         chosen = "; ".join(filter(None, (chosen, fold)))
+    within = is_within_subject(corpus, split)
+    if n_subjects is not None:
+        refuse_within_subject(corpus, split, "--n-subjects")
     if split is None and (labels_fraction is not None or n_subjects is not None):
         raise RequestError(f"{corpus.path}: scarce labels need a split with a train part; make one with `biossl split`")
     rows, notes = labelled_rows(corpus, label, split)
@@ -140,14 +146,14 @@ def probe(
         raise RequestError(f"{out_file}: a folder; give the name of a .json file")
     if n_subjects is not None:  # before the features, which take long
         protocol.draw_subjects(rows.subject[train], n_subjects, 1, seed)
-    known = seen(corpus, rows.index[judged], encoder.info["seen"].get("subjects", []))
-    total = len(np.unique(rows.subject[judged]))
+    known = seen(corpus, rows.index[judged], encoder.info["seen"].get("subjects", []), split=split)
+    total = int(corpus.index["subject"].iloc[rows.index[judged]].nunique())
     if known and not allow_seen:
         raise DataError(
             f"{folder}: the encoder has seen {known} of the {total} subjects it would be judged on; use a split whose test "
             "subjects were left out of pretraining (`biossl pretrain ... --splits NAME`), or add --allow-seen"
         )
-    few = split is not None and labels_fraction is None and n_subjects is None and total < FEW_SUBJECTS
+    few = split is not None and not within and labels_fraction is None and n_subjects is None and total < FEW_SUBJECTS
     if split is None or few:
         used = np.flatnonzero(rows.part != "") if split is not None else judged
     else:
@@ -158,7 +164,7 @@ def probe(
         "label": label, "kind": rows.target.kind, "classes": list(rows.target.classes), "metric": rows.target.metric,
         "corpus": {"path": str(corpus.path), "name": corpus.card.name, "view": corpus.view, "hash": corpus.hash},
         "encoder": {"folder": str(folder), "hash": encoder.info["hash"], "dim": encoder.dim},
-        "pool": pool, "split": split, "part": part if split is not None else "cross-validation", "seed": seed,
+        "pool": pool, "within_subject": within, "confounds": confounds(corpus, label), "split": split, "part": part if split is not None else "cross-validation", "seed": seed,
         "labels_fraction": labels_fraction, "n_subjects": n_subjects,
         "seen": {"subjects": known, "of": total},
     }  # fmt: skip
@@ -193,15 +199,16 @@ def probe(
     if absent:
         notes.append(f"no judged window of class {', '.join(absent)}")
     main = result["models"][0]["scores"][rows.target.metric]
-    if 0 < main["n_resamples"] < metrics.N_RESAMPLES and total > 1:
+    what, n = resampled(result), len(np.unique(rows.subject[judged]))
+    if 0 < main["n_resamples"] < metrics.N_RESAMPLES and n > 1:
         lost = metrics.N_RESAMPLES - main["n_resamples"]
         notes.append(
-            f"{lost:,} of {metrics.N_RESAMPLES:,} resamples of the subjects held one class (or value) only and are left out of the intervals"
+            f"{lost:,} of {metrics.N_RESAMPLES:,} resamples of the {what} held one class (or value) only and are left out of the intervals"
         )
-    if total < 5:
-        notes.append(f"{total} judged subjects: an interval over so few is not to be trusted")
+    if n < 5:
+        notes.append(f"{n} judged {what}: an interval over so few is not to be trusted")
     if labels_fraction is not None or n_subjects is not None:
-        notes.append(f"scarce labels: means over {len(draws)} draws; intervals cover subjects and draws")
+        notes.append(f"scarce labels: means over {len(draws)} draws; intervals cover {what} and draws")
     if encoder.spec.modality == "ecg" and corpus.spec.window_s <= SINGLE_BEAT_S and baselines:
         notes.append("hand features include the intervals to the neighbouring beats, which lie outside the window")
     result["notes"] = [*notes, *match.notes]
@@ -229,7 +236,7 @@ def _check_layers(layers: Sequence[int] | str, depth: int) -> list[int]:
 
 
 def labelled_rows(corpus: Corpus, label: str, split: str | None) -> tuple[Rows, list[str]]:
-    """Rows with a known label (and, for multi-label, at least one known class)."""
+    """Rows with a known label (and, for multi-label, at least one known class); ``subject`` is the recording in a within-subject split."""
     labels = corpus.labels(label)
     known = np.flatnonzero(labels.known)
     notes = []
@@ -243,8 +250,7 @@ def labelled_rows(corpus: Corpus, label: str, split: str | None) -> tuple[Rows, 
     y = values if labels.kind in ("multilabel", "binary") else values[:, 0]
     classes = (label,) if labels.kind == "binary" else labels.classes  # only the class looked for is scored
     part = corpus.split(split).to_numpy().astype(str)[known] if split is not None else np.full(len(known), "")
-    subject = corpus.index["subject"].to_numpy().astype(str)[known]
-    return Rows(known, Target(labels.kind, y, classes), subject, part), notes
+    return Rows(known, Target(labels.kind, y, classes), groups(corpus, split)[known], part), notes
 
 
 def check_rows(corpus: Corpus, rows: Rows, train: Array, judged: Array, label: str, split: str | None, part: str) -> None:
@@ -295,7 +301,7 @@ def count_rows(corpus: Corpus, rows: Rows, some: Array) -> dict[str, Any]:
     y = rows.target.y[some]
     out: dict[str, Any] = {
         "windows": len(index), "records": int(corpus.index["record"].iloc[index].nunique()),
-        "subjects": len(np.unique(rows.subject[some])),
+        "subjects": int(corpus.index["subject"].iloc[index].nunique()),
     }  # fmt: skip
     if rows.target.kind == "multiclass":
         out["classes"] = {c: int((y == k).sum()) for k, c in enumerate(rows.target.classes)}

@@ -5,7 +5,10 @@ What lives here: text only, from the plain values of :func:`biossl.probe.probe`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from biossl.corpus.within import WARNING
 
 METRIC_NAMES = {
     "macro_f1": "macro F1", "accuracy": "accuracy", "balanced_accuracy": "balanced acc.", "macro_auroc": "macro AUROC",
@@ -27,6 +30,7 @@ def as_text(result: dict[str, Any]) -> str:
     lines = [f"{what}, {split_name(result['split'])}, judged on {result['part']}, pool {result['pool']}, seed {result['seed']}"]
     lines += [count_line(name, counts) for name, counts in result["counts"].items() if isinstance(counts, dict)]
     lines.append(f"seen in pretraining: {seen['subjects']} of the {seen['of']} judged subjects")
+    lines += warnings(result)
     lines += ["", *table(model_rows(result))]
     lines += [positive_line(result)] if positive_line(result) else []
     lines += ["", *paired_lines(result)]
@@ -43,7 +47,10 @@ def as_text(result: dict[str, Any]) -> str:
     if spread:
         low, first, middle, third, high = (number(v) for v in spread["quartiles"])
         name = METRIC_NAMES[spread["metric"]]
-        lines += ["", f"{name} per subject: median {middle}, middle half {first} to {third}, range {low} to {high}"]
+        lines += [
+            "",
+            f"{name} per {resampled(result)[:-1]}: median {middle}, middle half {first} to {third}, range {low} to {high}",
+        ]
     if "ledger" in result:
         times = result["ledger"]
         here = f", {times['this_split']} on this split" if "this_split" in times else ""
@@ -52,6 +59,16 @@ def as_text(result: dict[str, Any]) -> str:
     if result["out"]:
         lines.append(f"written: {result['out']}")
     return "\n".join(lines)
+
+
+def resampled(result: dict[str, Any]) -> str:
+    """What intervals are over and single scores are of: ``subjects``, or ``recordings`` of a within-subject split."""
+    return "recordings" if result.get("within_subject") else "subjects"
+
+
+def all_resampled(results: Iterable[dict[str, Any]]) -> str:
+    """The same of several results; ``subjects`` of none."""
+    return " or ".join(sorted({resampled(r) for r in results}, reverse=True)) or "subjects"
 
 
 def split_name(split: str | None) -> str:
@@ -74,6 +91,16 @@ def cross_line(cross: dict[str, Any]) -> str:
     n = cross["counts"]["subjects"]
     seen = f"; {cross['seen']} of them were seen, unlabelled, in pretraining: optimistic" if cross["seen"] else ""
     return f"cross-validation grouped by subject over all {n} subjects{seen}"
+
+
+def warnings(result: dict[str, Any]) -> list[str]:
+    """What has to be known before any figure of a result is read: a within-subject split, a label that is confounded."""
+    out = []
+    if result.get("within_subject"):
+        out.append(f"{WARNING}; intervals resample recordings, not subjects")
+    if result.get("confounds"):
+        out.append(f"confound of '{result['label']}': {result['confounds']}")
+    return out
 
 
 def count_line(name: str, counts: dict[str, Any]) -> str:

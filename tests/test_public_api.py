@@ -32,6 +32,7 @@ RANKS = [
         "metrics",
         "baselines",
         "minirocket",
+        "csp",
         "probe",
         "forgetting",
         "probe_text",
@@ -53,7 +54,7 @@ RANK = {room: i for i, rooms in enumerate(RANKS) for room in rooms}
 ONLY_IN = {
     "lightning": {"training"},
     "wfdb": {"io", "corpus", "simulate", "preprocess", "baselines"},
-    "mne": {"io", "corpus", "simulate", "preprocess", "baselines"},
+    "mne": {"io", "corpus", "simulate", "preprocess", "baselines", "csp"},
     "neurokit2": {"io", "corpus", "simulate", "preprocess", "baselines"},
     "h5py": {"io", "corpus", "simulate", "preprocess", "baselines"},
 }

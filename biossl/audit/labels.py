@@ -25,6 +25,7 @@ from biossl.corpus import Corpus
 from biossl.corpus.label_windows import window_text
 from biossl.corpus.labels import Labels
 from biossl.corpus.splits import chosen_split
+from biossl.corpus.within import refuse_within_subject
 from biossl.errors import DataError, RequestError
 from biossl.judging import Rows, in_threads
 from biossl.ledger import record_opening
@@ -253,6 +254,7 @@ def pick(share: Array, gap: Array, records: Array, n: int) -> Array:
 def _rows(corpus: Corpus, label: str, split: str | None, part: str | None) -> tuple[Rows, list[str], int, str | None]:
     """Labelled rows of the parts, notes, how many of them are test rows, the split."""
     split, notes = chosen_split(corpus, split)
+    refuse_within_subject(corpus, split, "an audit of labels")
     rows, said_rows = labelled_rows(corpus, label, split)
     if split is None:
         if part not in (None, "all"):

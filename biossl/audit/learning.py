@@ -20,6 +20,7 @@ from biossl.atomic import write_text
 from biossl.audit.features import features, free_folder, open_source, seen_note
 from biossl.corpus import Corpus
 from biossl.corpus.splits import chosen_split
+from biossl.corpus.within import refuse_within_subject
 from biossl.errors import DataError
 from biossl.judging import Rows, in_threads
 from biossl.metrics.intervals import draw
@@ -80,6 +81,7 @@ def learning_curve(
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     used = open_source(source)
     split, notes = chosen_split(corpus, split)
+    refuse_within_subject(corpus, split, "a learning curve over subjects")
     rows, said_rows = labelled_rows(corpus, label, split)
     inside = rows.where("train") if split is not None else np.arange(len(rows.index))
     if not len(inside):

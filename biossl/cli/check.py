@@ -124,15 +124,18 @@ def _card(args: Any, corpus: Any) -> dict[str, Any]:
 
 def _corpus(args: Any, corpus: Any) -> dict[str, Any]:
     from biossl.corpus import guard_split
+    from biossl.corpus.within import WARNING, is_within_subject
 
     corpus.verify()
+    within = []
     for name in corpus.split_names():
         guard_split([corpus], name)
+        within += [f"split '{name}' is {WARNING}"] if is_within_subject(corpus, name) else []
     spec = corpus.spec
     out: dict[str, Any] = {
         "card": corpus.card.name, "view": corpus.view, "windows": len(corpus), "subjects": int(corpus.index["subject"].nunique()),
         "sfreq": spec.sfreq, "window_s": spec.window_s, "channels": list(spec.ch_names), "labels": corpus.label_names(),
-        "splits": corpus.split_names(), "hash": corpus.hash, "notes": list(corpus.findings),
+        "splits": corpus.split_names(), "hash": corpus.hash, "notes": [*corpus.findings, *within],
     }  # fmt: skip
     for file in sorted(corpus.path.glob("labels/*.parquet")):
         corpus.labels(file.stem)  # raises where what was added is damaged
@@ -215,7 +218,7 @@ def _encoder(args: Any, corpus: Any) -> dict[str, Any]:
             groups |= {f"part {p} of split {args.splits}": parts == p for p in sorted({*parts} - {""})}
         subjects_of = corpus.index["subject"].to_numpy()
         out["notes"] = [
-            f"the encoder has seen {seen(corpus, np.flatnonzero(some), subjects)} of the {len(set(subjects_of[some]))} subjects of {name}"
+            f"the encoder has seen {seen(corpus, np.flatnonzero(some), subjects, split=args.splits)} of the {len(set(subjects_of[some]))} subjects of {name}"
             for name, some in groups.items()
         ]
     return out

@@ -1,4 +1,4 @@
-"""``biossl split``: make a named split of a corpus, by subject always."""
+"""``biossl split``: make a named split of a corpus, by subject unless recordings are asked for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ def arguments(parser: Any) -> None:
     parser.add_argument("corpus", type=str, help="a corpus folder")
     parser.add_argument("--name", type=str, required=True, help="name of the split")
     parser.add_argument(
-        "--by", type=Literal["subject", "time", "site"], default="subject",
-        help="subject: at random; time: by first recording day; site: one fold a site (covariate 'site')",
+        "--by", type=Literal["subject", "time", "site", "recording"], default="subject",
+        help="subject: at random; time: by first recording day; site: one fold a site (covariate 'site'); recording: the recordings of "
+        "each subject (a within-subject split, which says nothing about new people)",
     )  # fmt: skip
-    parser.add_argument("--fractions", type=float, nargs=3, default=[0.7, 0.15, 0.15], help="of subjects: train val test")
+    parser.add_argument(
+        "--fractions", type=float, nargs=3, default=[0.7, 0.15, 0.15], help="of subjects (or recordings of each): train val test"
+    )
     parser.add_argument("--folds", type=int, default=None, help="cross-validation folds instead of fractions")
     parser.add_argument("--stratify", type=str, default=None, help="label whose classes are spread evenly")
     parser.add_argument("--seed", type=int, default=0, help="of the random order")
@@ -33,7 +36,9 @@ def run(args: Any) -> dict[str, Any]:
 
     corpus = Corpus.open(args.corpus)
     if args.csv is not None:
-        report = add_split(corpus, args.csv, name=args.name, key=args.key, overwrite=args.overwrite)
+        report = add_split(
+            corpus, args.csv, name=args.name, key=args.key, within_subject=args.by == "recording", overwrite=args.overwrite
+        )
         say(f"{report['matched']:,} {args.key} ids matched, {report['unmatched']:,} are not in the corpus")
     else:
         report = make_split(
@@ -41,7 +46,9 @@ def run(args: Any) -> dict[str, Any]:
             overwrite=args.overwrite,
         )  # fmt: skip
     for part, count in report["counts"].items():
-        say(f"{report['by']} {part:<6} {count['subjects']:>6,} subjects {count['windows']:>9,} windows")
+        say(
+            f"{report['by']} {part:<6} {count['subjects']:>6,} subjects {count['recordings']:>6,} recordings {count['windows']:>9,} windows"
+        )
     for note in report["notes"]:
         print(f"note: {note}", file=sys.stderr)
     return report

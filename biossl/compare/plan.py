@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from biossl import protocol
 from biossl.corpus import Corpus
 from biossl.corpus.splits import default_split
+from biossl.corpus.within import refuse_within_subject
 from biossl.errors import DataError, RequestError
 from biossl.judging import Rows
 from biossl.probe import check_rows, labelled_rows
@@ -209,6 +210,8 @@ def make_folds(
     own = 0
     if name is not None:
         corpus.split(name)  # one that is not there is told by its name
+        if folds is None or within is not None:
+            refuse_within_subject(corpus, name, "a comparison")
     if folds is None and name is not None and ":" not in name:
         from biossl.corpus.splits import n_folds
 

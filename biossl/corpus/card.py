@@ -157,6 +157,12 @@ class Label:
         that is judged by it may destroy that.
     background : str
         For ``dense``: class of the samples that lie in no event; empty = they are unknown.
+    last_s : float
+        Of covariates: only windows that lie in the last ``last_s`` seconds of a recording count, back from the end of its last window
+        with signal (padding is none); the others are unknown. 0 = all. Two labels of the same classes let a model of one be judged by
+        the other.
+    confounds : str
+        What else differs between the classes; printed beside every figure of the label.
     judged : str
         For ``dense``: ``whole``, or ``annotated`` where a channel is outlined only in part: what lies before its first and after its
         last annotated boundary is unknown.
@@ -172,6 +178,8 @@ class Label:
     cover: float = 0.5
     description: str = ""
     depends: list[str] = field(default_factory=list)
+    last_s: float = 0.0
+    confounds: str = ""
     background: str = ""
     judged: Literal["whole", "annotated"] = "whole"
 

@@ -234,6 +234,8 @@ def _check_label(card: Card, label: Label, place: str) -> None:
         if label.column not in known:
             have = nearest(label.column, known) if known else "the card names no covariate"
             raise RequestError(f"{place}.column' cannot be {label.column!r}; {have}")
+    if label.last_s < 0 or (label.last_s and label.source != "covariate"):
+        raise RequestError(f"{place}.last_s' must be seconds, 0 or more, of a label from a covariate; leave it out")
     if label.kind == "regression":
         if label.map:
             raise RequestError(f"{place}.map' has no use for a regression; remove it")

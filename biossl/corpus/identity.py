@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from biossl.corpus.within import is_within_subject
 from biossl.errors import DataError, RequestError
 
 if TYPE_CHECKING:
@@ -212,17 +213,23 @@ def subject_keys(corpus: Corpus, rows: Any) -> set[str]:
     )
 
 
-def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str]) -> int:
+def seen(corpus: Corpus, rows: Any, encoder_seen: set[str] | Sequence[str], *, split: str | None = None) -> int:
     """Number of subjects among ``rows`` that the encoder has (or may have) been trained on: of :func:`seen_subjects`."""
-    return len(seen_subjects(corpus, rows, encoder_seen))
+    return len(seen_subjects(corpus, rows, encoder_seen, split=split))
 
 
-def seen_subjects(corpus: Corpus, rows: Any, marks: set[str] | Sequence[str]) -> dict[str, np.ndarray]:
+def seen_subjects(
+    corpus: Corpus, rows: Any, marks: set[str] | Sequence[str], *, split: str | None = None
+) -> dict[str, np.ndarray]:
     """Subjects among ``rows`` that stand, or may stand, behind the marks of :func:`subject_keys`: key -> rows.
 
     A subject counts by its name, by a recording or by a window it shares. Names count within a card, and between two
     cards that share a recording: those are one data set under two names. All count when they cannot be told apart: the
     marks are of a card that overlaps this one, or of the same private set converted under another secret.
+
+    Under a within-subject ``split`` the name alone does not count, for other recordings of the person may be known: only a judged
+    recording or window that is remembered does. Where recordings cannot be told apart (a corpus or marks without their hashes, or
+    marks that are a sample because there were too many), the name counts there too.
     """
     remembered = set(marks)
     people = _by_subject(corpus, rows)
@@ -243,6 +250,9 @@ def seen_subjects(corpus: Corpus, rows: Any, marks: set[str] | Sequence[str]) ->
     heard = {mark[11:] for mark in shared}
     sha = corpus.index["sha256"].to_numpy()
     windows = {m[2:] for m in remembered if m.startswith("w:")}
+    if is_within_subject(corpus, split) and "record_sha256" in corpus.index:
+        told = [sum(mark[2:10] == group for mark in held) for group in groups]
+        groups = {group for group, n in zip(groups, told, strict=True) if not 0 < n < RECORDING_SAMPLE}
 
     def known(key: str, where: np.ndarray) -> bool:
         named = any(f"s:{group}:{key}" in remembered for group in groups)
@@ -256,6 +266,9 @@ def seen_subjects(corpus: Corpus, rows: Any, marks: set[str] | Sequence[str]) ->
 
 def guard_split(corpora: Sequence[Corpus], split: str | Sequence[str] = "official") -> None:
     """Refuse a split in which somebody, or some window, is in two parts.
+
+    Of a within-subject split (:mod:`~biossl.corpus.within`) a person may be, a recording may not; a person whom an ordinary split
+    holds as well may not either.
 
     Parameters
     ----------
@@ -274,13 +287,22 @@ def guard_split(corpora: Sequence[Corpus], split: str | Sequence[str] = "officia
     parts_of_card: dict[tuple[str, str], set[str]] = {}
     overlaps: dict[str, set[str]] = {}
     recordings: dict[str, set[str]] = {}
+    parts_of_record: dict[str, set[str]] = {}
+    ordinary: set[str] = set()  # subjects whom a split by subject holds
     names = [split] * len(corpora) if isinstance(split, str) else list(split)
     split = "', '".join(dict.fromkeys(names))
     for corpus, name, group in zip(corpora, names, _one_set(corpora), strict=True):
         part = corpus.split(name).to_numpy().astype(str)
         rows = np.flatnonzero(part != "")
-        for key, where in _by_subject(corpus, rows).items():
+        people = _by_subject(corpus, rows)
+        for key, where in people.items():
             parts_of.setdefault(f"{group}:{key}", set()).update(part[where])
+        if is_within_subject(corpus, name):
+            record = corpus.index["record"].to_numpy().astype(str)
+            for row in rows:
+                parts_of_record.setdefault(f"{group}:{record[row]}", set()).add(part[row])
+        else:
+            ordinary |= {f"{group}:{key}" for key in people}
         for held, sha in ((windows, corpus.index["sha256"].to_numpy()), (recordings, _recordings(corpus))):
             for row in rows:
                 if sha[row]:  # "" = flat or unobserved, which says nothing about who was recorded
@@ -289,10 +311,15 @@ def guard_split(corpora: Sequence[Corpus], split: str | Sequence[str] = "officia
         parts_of_card.setdefault(card, set()).update(part[rows])
         overlaps.setdefault(card[0], set()).update(corpus.card.overlaps)
     remedy = "make another with `biossl split CORPUS --name NAME --by subject`"
-    shared = [parts for parts in parts_of.values() if len(parts) > 1]
+    shared = [parts for key, parts in parts_of.items() if len(parts) > 1 and key in ordinary]
     if shared:
         raise DataError(
             f"split '{split}': {len(shared)} {_subjects(len(shared))} in more than one part ({_and(shared)}); {remedy}"
+        )
+    torn = [parts for parts in parts_of_record.values() if len(parts) > 1]
+    if torn:
+        raise DataError(
+            f"split '{split}': {len(torn)} recordings are in more than one part ({_and(torn)}); make it with --by recording"
         )
     _guard_cards(parts_of_card, overlaps, split)
     for what, held in (("windows", windows), ("recordings", recordings)):

@@ -68,6 +68,12 @@ def label_names(corpus: Corpus) -> list[str]:
     return [*corpus.card.labels, *(name for name in added if name not in corpus.card.labels)]
 
 
+def confounds(corpus: Corpus, name: str) -> str:
+    """What the card says differs between the classes besides the label; '' = nothing, or a label that was added."""
+    label = corpus.card.labels.get(name)
+    return label.confounds if label is not None else ""
+
+
 def is_dense(corpus: Corpus, name: str) -> bool:
     """Whether a label is one of samples, which :func:`load_labels` has no windows' classes of."""
     return name in corpus.card.labels and corpus.card.labels[name].kind == "dense"
@@ -186,6 +192,8 @@ def _from_covariate(corpus: Corpus, name: str, label: Label) -> Labels:
             "was the card's metadata table beside the recordings?"
         )
     labels = _from_text(name, label, index[label.column].tolist())
+    if label.last_s:
+        labels.values[~_late(corpus, label.last_s)] = np.nan
     endless = np.flatnonzero(np.isinf(labels.values).any(axis=1))
     if len(endless):
         raise DataError(
@@ -193,6 +201,15 @@ def _from_covariate(corpus: Corpus, name: str, label: Label) -> Labels:
             "say what that means in the card ('replace' of its table; \"\" = unknown), then convert again with --overwrite"
         )
     return labels
+
+
+def _late(corpus: Corpus, last_s: float) -> np.ndarray:
+    """Rows that lie wholly in the last seconds of their recording, counted back from the end of its last window with signal."""
+    index = corpus.index
+    start = index["start_s"].to_numpy(np.float64)
+    end = index["record"].map((index["start_s"] + corpus.spec.window_s)[index["sha256"] != ""].groupby(index["record"]).max())
+    early = end.to_numpy(np.float64) - last_s - 0.5 / corpus.spec.sfreq  # NaN where a recording has no signal: none is late
+    return np.asarray((start >= early) & (start + corpus.spec.window_s <= end.to_numpy(np.float64) + 0.5 / corpus.spec.sfreq))
 
 
 def _from_text(name: str, label: Label, cells: list[Any]) -> Labels:

@@ -1,4 +1,4 @@
-"""Splits of a corpus into parts, by subject always. What lives here: making, joining, loading. The guard is ``identity.py``.
+"""Splits of a corpus into parts, by subject unless marked (``within.py``). What lives here: making, joining, loading. The guard is ``identity.py``.
 
 ``splits/NAME.parquet`` holds one row a subject (or, for splits somebody else defined, a record): ``part`` and, for
 cross-validation, ``fold``. Its content hash is stored with it and checked at load.
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from biossl.config import nearest as nearest_key
+from biossl.corpus.dealing import checked, dealt, in_blocks, strata
 from biossl.corpus.labels import NAME
+from biossl.corpus.within import MARK, WARNING, check_given, dealt_recordings, is_within_subject
 from biossl.errors import DataError, RequestError
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def load_split(corpus: Corpus, name: str = "official", fold: int | None = None) 
         if fold is not None:
             raise RequestError(f"{corpus.path}: split 'official' has no folds; make one with `biossl split ... --folds 5`")
         return corpus.index["split"].rename("split")
-    frame, meta = _read(corpus.path / "splits" / f"{name}.parquet")
+    frame, meta = read_split(corpus.path / "splits" / f"{name}.parquet")
     lookup = dict(zip(frame[meta["key"]].tolist(), _parts(corpus, name, frame, fold), strict=True))
     return corpus.index[meta["key"]].map(lookup).fillna("").astype(str).rename("split")
 
@@ -116,12 +118,14 @@ def n_folds(corpus: Corpus, name: str) -> int:
     """Number of folds of a split, 0 when it has none."""
     if name == "official":
         return 0
-    frame, _ = _read(corpus.path / "splits" / f"{name}.parquet")
+    frame, _ = read_split(corpus.path / "splits" / f"{name}.parquet")
     return int(frame["fold"].max()) + 1 if "fold" in frame else 0
 
 
 def with_fold(corpus: Corpus, name: str) -> tuple[str, str]:
-    """A split's name with the fold that is meant when none is given (``cv`` -> ``cv:0``), and a note that says so; '' without folds.
+    """A split's name with the fold that is meant when none is given (``cv`` -> ``cv:0``), and a note that says so, '' without folds.
+
+    Of a within-subject split the note says that too, so that every verb that asks here tells.
 
     Examples
     --------
@@ -130,9 +134,10 @@ def with_fold(corpus: Corpus, name: str) -> tuple[str, str]:
     """
     stored = (corpus.path / "splits" / f"{name}.parquet").is_file()  # a split may also be in memory alone
     folds = n_folds(corpus, name) if stored else 0
+    within = [WARNING] if is_within_subject(corpus, name) else []
     if not folds:
-        return name, ""  # no folds, one is named already, or load_split says what is wrong
-    return f"{name}:0", f"split {name}: fold 0 of {folds}; --splits {name}:1 is another"
+        return name, "".join(within)  # no folds, one is named already, or load_split says what is wrong
+    return f"{name}:0", "; ".join([f"split {name}: fold 0 of {folds}; --splits {name}:1 is another", *within])
 
 
 def _parts(corpus: Corpus, name: str, frame: pd.DataFrame, fold: int | None) -> list[str]:
@@ -152,7 +157,7 @@ def make_split(
     corpus: Corpus,
     name: str,
     *,
-    by: Literal["subject", "time", "site"] = "subject",
+    by: Literal["subject", "time", "site", "recording"] = "subject",
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     stratify: str | None = None,
@@ -167,12 +172,13 @@ def make_split(
     name : str
     by : str
         ``subject``: at random. ``time``: subjects first recorded earliest are ``train``, the latest ``test``. ``site``:
-        one fold a site (covariate ``site``), for leave-one-site-out.
+        one fold a site (covariate ``site``), for leave-one-site-out. ``recording``: the recordings of each subject, which makes the
+        split within-subject (:mod:`~biossl.corpus.within`); ``folds`` as many as there are recordings leaves one out.
     fractions : three floats
-        Of the subjects, for ``train``, ``val``, ``test``.
+        Of the subjects (or of each subject's recordings), for ``train``, ``val``, ``test``.
     seed : int
     stratify : str, optional
-        A label whose classes are spread evenly over the parts (a subject's most frequent class).
+        A label whose classes are spread evenly over the parts (the most frequent class of a subject, or of a recording).
     folds : int, optional
         Cross-validation folds instead of fractions.
 
@@ -200,6 +206,8 @@ def make_split(
         if folds is not None or stratify is not None:
             raise RequestError("--by site makes one fold a site; leave out --folds and --stratify")
         frame, notes = _by_site(corpus)
+    elif by == "recording":
+        frame, notes = _by_recording(corpus, fractions, seed, stratify, folds)
     else:
         if by == "time" and stratify is not None:
             raise RequestError("--by time orders subjects by date; leave out --stratify")
@@ -208,15 +216,16 @@ def make_split(
             if not 2 <= folds <= len(order):
                 raise RequestError(f"--folds {folds}: choose 2 to {len(order)} (the number of subjects)")
             shares = [1 / folds] * folds
-            fold_of = _in_blocks(len(order), shares) if by == "time" else _dealt(len(order), shares)
+            fold_of = in_blocks(len(order), shares) if by == "time" else dealt(len(order), shares)
             frame = {"subject": order, "fold": fold_of}
         else:
-            shares = _checked(fractions, len(order))
-            dealt = _in_blocks(len(order), shares) if by == "time" else _dealt(len(order), shares)
-            frame = {"subject": order, "part": [PARTS[k] for k in dealt]}
-    digest = _write(file, frame, "subject")
+            shares = checked(fractions, len(order))
+            place = in_blocks(len(order), shares) if by == "time" else dealt(len(order), shares)
+            frame = {"subject": order, "part": [PARTS[k] for k in place]}
+    within = by == "recording"
+    digest = _write(file, frame, "record" if within else "subject", within_subject=within)
     report = _summary(corpus, name, digest, notes)
-    if by != "site":
+    if by in ("subject", "time"):
         from biossl.corpus.tally import remedies
 
         lookup = dict(zip(frame["subject"], map(str, frame["fold" if folds else "part"]), strict=True))
@@ -226,18 +235,23 @@ def make_split(
 
 
 def add_split(
-    corpus: Corpus, csv: str | Path, *, name: str, key: Literal["record", "subject"] = "subject", overwrite: bool = False
-) -> dict[str, Any]:
+    corpus: Corpus, csv: str | Path, *, name: str, key: Literal["record", "subject"] = "subject", within_subject: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Store a split somebody else defined: a CSV with a ``record`` or ``subject`` column and a ``part`` column.
+
+    ``within_subject`` says that recordings of one person are in several parts, which is refused otherwise.
 
     Raises
     ------
     DataError
-        A subject (by whatever name) would be in two parts; no id of the CSV is in the corpus.
+        A subject (by whatever name) would be in two parts, or nobody although ``within_subject`` says so; no id of the CSV is in the corpus.
     """
     from biossl.corpus.identity import Pseudonyms
     from biossl.corpus.label_csv import no_match, read_csv
 
+    if within_subject and key != "record":
+        raise RequestError("--by recording with --csv: give --key record, a person has no one part")
     file = _free(corpus, name, overwrite)
     rows, column = read_csv(Path(csv), key, "part", None)
     pseudonyms = Pseudonyms.of(corpus)
@@ -253,7 +267,7 @@ def add_split(
     for i, parts in matched.items():
         by_subject.setdefault(owner[i], set()).update(parts - {""})
     shared = [s for s, parts in by_subject.items() if len(parts) > 1]
-    if shared:
+    if shared and not within_subject:
         raise DataError(
             f"{csv}: {len(shared)} of {len(by_subject)} subjects are in more than one part; "
             "give every subject one part, or let `biossl split --by subject` make it"
@@ -261,9 +275,18 @@ def add_split(
     unknown = sorted({p for parts in matched.values() for p in parts} - {*PARTS, ""})
     if unknown:
         raise RequestError(f"{csv}: part '{unknown[0]}' is not known; write train, val or test")
+    torn = [i for i, parts in matched.items() if len(parts - {""}) > 1]
+    if torn:  # of a subject it was said above
+        raise DataError(f"{csv}: {len(torn)} of {len(matched)} recordings are in more than one part; give every recording one")
     ids = sorted(matched)
-    digest = _write(file, {key: ids, "part": [max(matched[i]) for i in ids]}, key)
-    return _summary(corpus, name, digest, []) | {"matched": len(matched), "unmatched": len(parts_of) - len(matched)}
+    given = {i: max(matched[i]) for i in ids}
+    if within_subject:
+        check_given(given, owner, csv)
+    digest = _write(file, {key: ids, "part": list(given.values())}, key, within_subject=within_subject)
+    return _summary(corpus, name, digest, [WARNING] if within_subject else []) | {
+        "matched": len(matched),
+        "unmatched": len(parts_of) - len(matched),
+    }
 
 
 def official_parts(card: Card, subjects: list[str], records: list[str], covariates: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -305,69 +328,25 @@ def official_name(card: Card) -> str:
 # ---------------------------------------------------------------------- who goes where
 
 
-def _checked(fractions: Sequence[float], n: int) -> list[float]:
-    shares = [float(f) for f in fractions]
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise RequestError(f"--fractions {list(fractions)}: give three numbers for train, val, test that add up to 1")
-    wanted = sum(s > 0 for s in shares)
-    if n < wanted:
-        raise DataError(f"{n} subjects cannot fill {wanted} parts; use --folds, or fewer parts")
-    return shares
-
-
-def _sizes(n: int, shares: list[float]) -> list[int]:
-    """Whole numbers nearest to the shares, none empty that should not be."""
-    ideal = np.array(shares) * n
-    size = np.floor(ideal).astype(int)
-    for k in np.argsort(-(ideal - size), kind="stable")[: n - size.sum()]:
-        size[k] += 1
-    for k, share in enumerate(shares):
-        if share > 0 and size[k] == 0:
-            size[int(np.argmax(size))] -= 1
-            size[k] = 1
-    return size.tolist()
-
-
-def _in_blocks(n: int, shares: list[float]) -> list[int]:
-    return [k for k, size in enumerate(_sizes(n, shares)) for _ in range(size)]
-
-
-def _dealt(n: int, shares: list[float]) -> list[int]:
-    """Part of each position so that every stretch of the list is shared out in about the same proportion."""
-    size = np.array(_sizes(n, shares), float)
-    given = np.zeros(len(shares))
-    out = []
-    for i in range(n):
-        lag = np.where(given < size, size / n * (i + 1) - given, -np.inf)
-        k = int(np.argmax(lag))
-        given[k] += 1
-        out.append(k)
-    return out
-
-
 def _shuffled(corpus: Corpus, subjects: list[str], seed: int, stratify: str | None) -> list[str]:
     order = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
     if stratify is None:
         return order
-    labels = corpus.labels(stratify)
-    if labels.kind == "regression":
-        raise RequestError(f"--stratify {stratify}: a number cannot be spread by class; choose a label with classes")
-    values, names = labels.values, corpus.index["subject"].to_numpy()
-    classed = labels.kind in ("multiclass", "binary")
-    if classed:
-        values = np.stack([np.where(np.isnan(values[:, 0]), np.nan, values[:, 0] == k) for k in range(len(labels.classes))], 1)
-    positive = np.nan_to_num(values)
-    rarity = np.argsort(np.argsort(positive.sum(0), kind="stable"))  # the rarest class decides where a subject stands
-    stratum = {}
-    for subject in order:
-        rows = positive[names == subject]
-        count = rows.sum(0)
-        if classed:
-            stratum[subject] = int(count.argmax()) if count.any() else -1
-        else:
-            held = np.flatnonzero(count)
-            stratum[subject] = int(held[np.argmin(rarity[held])]) if len(held) else -1
+    stratum = strata(corpus, "subject", order, stratify)
     return sorted(order, key=lambda s: stratum[s])  # stable: random within a class
+
+
+def _by_recording(
+    corpus: Corpus, fractions: Sequence[float], seed: int, stratify: str | None, folds: int | None
+) -> tuple[dict[str, list[Any]], list[str]]:
+    records = sorted(set(corpus.index["record"]))
+    stratum = {} if stratify is None else strata(corpus, "record", records, stratify)
+    if folds is not None and folds < 2:
+        raise RequestError(f"--folds {folds}: choose 2 or more")
+    shares = checked(fractions, len(records)) if folds is None else [1 / folds] * folds
+    n = sum(share > 0 for share in shares)
+    names, places, notes = dealt_recordings(corpus, n, lambda k: dealt(k, shares), seed=seed, stratum=stratum)
+    return {"record": names} | ({"part": [PARTS[k] for k in places]} if folds is None else {"fold": places}), notes
 
 
 def _by_time(corpus: Corpus) -> list[str]:
@@ -414,18 +393,19 @@ def _content_hash(frame: pd.DataFrame) -> str:
     return hashlib.sha256(("\t".join(frame.columns) + "\n" + text).encode()).hexdigest()
 
 
-def _write(file: Path, columns: dict[str, list[Any]], key: str) -> str:
+def _write(file: Path, columns: dict[str, list[Any]], key: str, *, within_subject: bool = False) -> str:
     import pandas as pd
 
     from biossl.atomic import write_parquet
 
     frame = pd.DataFrame(columns).sort_values(key, kind="stable").reset_index(drop=True)
     digest = _content_hash(frame)
-    write_parquet(file, frame, {"key": key, "hash": digest})
+    write_parquet(file, frame, {"key": key, "hash": digest} | ({MARK: "true"} if within_subject else {}))
     return digest
 
 
-def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+def read_split(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows and metadata (``key``, ``hash``, perhaps ``within_subject``) of a stored split; DataError where it is damaged or was changed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -449,13 +429,18 @@ def write_record_split(file: Path, parts: dict[str, str]) -> str:
 def _summary(corpus: Corpus, name: str, digest: str, notes: list[str]) -> dict[str, Any]:
     from biossl.corpus.tally import poor_parts
 
-    frame, meta = _read(corpus.path / "splits" / f"{name}.parquet")
+    frame, meta = read_split(corpus.path / "splits" / f"{name}.parquet")
     by = "fold" if "fold" in frame else "part"
     lookup = {k: str(v) for k, v in zip(frame[meta["key"]], frame[by], strict=True)}
     group = corpus.index[meta["key"]].map(lookup).fillna("").astype(str)
     counts = {
-        g: {"subjects": int(rows["subject"].nunique()), "windows": len(rows)} for g, rows in corpus.index.groupby(group) if g
+        g: {"subjects": int(rows["subject"].nunique()), "recordings": int(rows["record"].nunique()), "windows": len(rows)}
+        for g, rows in corpus.index.groupby(group)
+        if g
     }
     order = sorted(counts, key=lambda g: (PARTS.index(g) if g in PARTS else -1, int(g) if g.isdigit() else 0))
     poor = poor_parts(corpus, group.to_numpy(), order, word=by)
-    return {"name": name, "by": by, "counts": {g: counts[g] for g in order}, "hash": digest, "notes": [*notes, *poor]}
+    return {
+        "name": name, "by": by, "within_subject": meta.get(MARK) == "true", "counts": {g: counts[g] for g in order}, "hash": digest,
+        "notes": [*notes, *poor],
+    }  # fmt: skip

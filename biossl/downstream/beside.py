@@ -35,10 +35,10 @@ class Other:
     model: Model
 
 
-def seen_by(model: Model, corpus: Corpus, rows: Array) -> int:
-    """How many subjects of the rows a model or its encoder have seen."""
+def seen_by(model: Model, corpus: Corpus, rows: Array, split: str | None) -> int:
+    """How many subjects of the rows a model or its encoder have seen; in a within-subject split by their judged recordings."""
     found = model.about["seen"]["subjects"]
-    return seen(corpus, rows, found.split() if isinstance(found, str) else list(found))
+    return seen(corpus, rows, found.split() if isinstance(found, str) else list(found), split=split)
 
 
 def open_others(runs: Sequence[str | Path], model: Model, corpus: Corpus, *, adapt: bool = False) -> list[Other]:
@@ -85,7 +85,7 @@ def open_others(runs: Sequence[str | Path], model: Model, corpus: Corpus, *, ada
 
 def judge_others(
     others: Sequence[Other], model: Model, corpus: Corpus, rows: Array, units: Units, target: Target, p: Array, people: Array, *,
-    adapt: bool, allow_seen: bool, seed: int,
+    split: str | None, adapt: bool, allow_seen: bool, seed: int,
 ) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
     """Scores of other locked models and paired differences to the judged one.
 
@@ -104,6 +104,9 @@ def judge_others(
     p : ndarray, (m, K) or (m,)
         The judged model's predictions of the units.
     people : ndarray of str, (m,)
+        What is resampled: subjects, or recordings of a within-subject split.
+    split : str or None
+        That is judged.
     adapt, allow_seen : bool
         As in :func:`~biossl.downstream.evaluate.evaluate`.
     seed : int
@@ -122,9 +125,9 @@ def judge_others(
         One of them has seen judged subjects.
     """
     out, notes = [], []
-    total = len(np.unique(people))
+    total = int(corpus.index["subject"].iloc[rows].nunique())
     for other in others:
-        known = seen_by(other.model, corpus, rows)
+        known = seen_by(other.model, corpus, rows, split)
         if known and not allow_seen:
             raise DataError(
                 f"--beside {other.run}: it has seen {known} of the {total} judged subjects, so it would look better than it is; leave it out, "

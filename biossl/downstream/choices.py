@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biossl import protocol
+from biossl.corpus.within import is_within_subject
 from biossl.downstream.decoding import fit_decoder, macro_f1, sample_confusion
 from biossl.downstream.dense import class_counts
 from biossl.downstream.fitting import Case, check_learnable, model_at, steps_of, train_rows
@@ -49,8 +50,9 @@ def choose_steps(
         for k, (a, b) in enumerate(protocol.grouped_folds(target, subjects[train], protocol.CHOICE_FOLDS, case.seed)):
             check_learnable(case.corpus, task, train[a], f"inner fold {k}")
             fits.append((train_rows(case, train[a], run / "choice" / f"fold{k}"), train[b], run / "choice" / f"fold{k}"))
+    who = "recording" if is_within_subject(case.corpus, case.split) else "subject"
     if not fits:
-        return steps[-1], None, by, f"one labelled subject and {few}: nothing to choose by, the last weights are taken"
+        return steps[-1], None, by, f"one labelled {who} and {few}: nothing to choose by, the last weights are taken"
     rows = np.concatenate([b for _, b, _ in fits])
     found = []
     for step in steps:
@@ -69,15 +71,15 @@ def choose_steps(
         )
         found.append((step, held, score(task, rows, held)))
     known = [f for f in found if np.isfinite(f[2])]
-    who = f"part val ({len(rows)} windows)" if by == "val" else f"{len(fits)} grouped folds of the training subjects ({few})"
+    on = f"part val ({len(rows)} windows)" if by == "val" else f"{len(fits)} grouped folds of the training {who}s ({few})"
     if not known:
-        return steps[-1], (rows, found[-1][1], None), by, f"no score can be computed on {who}: the last weights are taken"
+        return steps[-1], (rows, found[-1][1], None), by, f"no score can be computed on {on}: the last weights are taken"
     step, held, best = max(known, key=lambda f: (f[2], f[0]))  # of equals the later one
     return (
         step,
         (rows, held, float(best)),
         by,
-        f"weights after step {step} of {case.steps}: score {best:.4f} on {who}, last {found[-1][2]:.4f}",
+        f"weights after step {step} of {case.steps}: score {best:.4f} on {on}, last {found[-1][2]:.4f}",
     )
 
 

@@ -23,7 +23,9 @@ from biossl import __version__, metrics
 from biossl.atomic import write_parquet, write_text
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus
+from biossl.corpus.labels import confounds
 from biossl.corpus.splits import chosen_split
+from biossl.corpus.within import groups, is_within_subject, refuse_within_subject
 from biossl.downstream.beside import judge_others, open_others, seen_by
 from biossl.downstream.closer import closer_look
 from biossl.downstream.delineation import judge
@@ -143,7 +145,14 @@ def evaluate(
         raise RequestError(f"{folder / 'results.json'}: exists; give another --out or add --overwrite")
     notes += [*more, *match.notes, *model.lock.notes]
     subject = corpus.index["subject"].to_numpy().astype(str)
-    known = seen_by(model, corpus, rows)
+    within = is_within_subject(corpus, split)
+    if model.kind == "dense":
+        refuse_within_subject(corpus, split, "a model of samples")
+    if within and per == "subject":
+        raise RequestError(
+            f"--per subject: split '{split}' is within-subject, so a person has no one part; take window or recording"
+        )
+    known = seen_by(model, corpus, rows, split)
     total = len(np.unique(subject[rows]))
     if known and not allow_seen:
         raise DataError(
@@ -152,7 +161,10 @@ def evaluate(
         )
     if known:
         notes.append(f"model or encoder have seen {known} of the {total} judged subjects (--allow-seen): optimistic")
-    facts = _facts(run, model, corpus, label, split, part, seed) | {"seen": {"subjects": known, "of": total}}
+    facts = _facts(run, model, corpus, label, split, part, seed) | {
+        "within_subject": within,
+        "seen": {"subjects": known, "of": total},
+    }
     if model.kind == "dense":
         judged, table, said = judge(model, corpus, cast(DenseTask, task), rows, adapt=adapt, baselines=baselines, seed=seed)
         return _written(facts | judged, corpus, folder, table, [*notes, *said])
@@ -168,7 +180,7 @@ def evaluate(
     notes += said
     rows, prediction, features, target = rows[kept], prediction[kept], features[kept], replace(target, y=y)
     firsts = rows[units.first]
-    people = subject[firsts]
+    people = groups(corpus, split)[firsts]
     p = units.pool(calibrated(model, prediction))
     table = pooled(model, units, p, columns(model, prediction, features))
     result: dict[str, Any] = facts | {
@@ -183,9 +195,9 @@ def evaluate(
         name: _groups(target, p, people, units.shared(corpus.index[name].to_numpy(dtype=object)[rows]), seed) for name in by
     }
     locked, more = judge_others(
-        compared, model, corpus, rows, units, target, p, people, adapt=adapt, allow_seen=allow_seen, seed=seed
+        compared, model, corpus, rows, units, target, p, people, split=split, adapt=adapt, allow_seen=allow_seen, seed=seed
     )
-    simple, said = rivals(model, corpus, rows, units, target, p, Path(run), seed=seed) if baselines else ([], [])
+    simple, said = rivals(model, corpus, rows, units, target, p, people, Path(run), seed=seed) if baselines else ([], [])
     result["rivals"] = simple + locked
     notes += [*said, *more]
     if stress:
@@ -200,7 +212,7 @@ def _facts(run: str | Path, model: Model, corpus: Corpus, label: str, split: str
     return {
         "format": FORMAT, "biossl": __version__, "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "label": label, "kind": model.kind, "classes": list(model.classes),
+        "label": label, "confounds": confounds(corpus, label), "kind": model.kind, "classes": list(model.classes),
         "corpus": {"path": str(corpus.path), "name": corpus.card.name, "view": corpus.view, "hash": corpus.hash},
         "model": {"folder": str(run), "sha256": model.about["weights"]["sha256"]} | {
             k: model.about.get(k) for k in ("mode", "split", "seed", "choices", "trained", "encoder_hash")
@@ -216,6 +228,8 @@ def _written(result: dict[str, Any], corpus: Corpus, folder: Path, table: pd.Dat
         notes.append(f"{total} judged subject{'s' if total > 1 else ''}: nothing can be said about other people from so few")
     elif total < 15:
         notes.append(f"{total} judged subjects are few: intervals over so few are wide at best")
+    if result["within_subject"] and result["counts"]["records"] < 15:
+        notes.append(f"{result['counts']['records']} judged recordings are few: intervals over so few are not to be trusted")
     result |= {"notes": notes, "out": str(folder)}
     if split is None or part not in ("train", "val"):
         entry = {

@@ -24,6 +24,8 @@ from biossl.baselines import corpus_features
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus
 from biossl.corpus.identity import seen_subjects
+from biossl.corpus.labels import confounds
+from biossl.corpus.within import groups, is_within_subject
 from biossl.downstream.evaluate import FEW_SUBJECTS, FORMAT, _folder, _plain, _rows, _target, _task, _truth
 from biossl.downstream.fold_figures import Pooled, fold_figures, rival_figures
 from biossl.downstream.foldrun import FoldRun, Member, read_folds, require_same_parts
@@ -108,6 +110,7 @@ def evaluate_folds(
     task, notes = _task(first, corpus, label, None)
     name = held.split if split is None and corpus.hash == held.corpus["hash"] else split
     work, name, more = _work(held, corpus, task, name, part)
+    within = is_within_subject(corpus, name)
     notes += [*more, *match.notes]
     folder = Path(out) if out is not None else _folder(held.path, corpus, label, name, part, "window")
     if (folder / "results.json").exists() and not overwrite:
@@ -120,7 +123,7 @@ def evaluate_folds(
     for member, rows in track(work, len(work), "judge", "models"):
         model = load_model(held.path / member.folder)
         _check_member(held, member, model)
-        known |= _guard(held, member, model, corpus, rows, allow_seen)
+        known |= _guard(held, member, model, corpus, rows, name, allow_seen)
         judged = _judge(held, member, model, corpus, task, rows, adapt, simple)
         done.append(judged)
         trained, lock = model.about["trained"], model.lock.notes
@@ -132,22 +135,22 @@ def evaluate_folds(
     total = len(np.unique(corpus.index["subject"].to_numpy().astype(str)[np.concatenate([rows for _, rows in work])]))
     if known:
         notes.append(f"models or encoder have seen {len(known)} of the {total} judged subjects (--allow-seen): optimistic")
-    pooled = _pool(held, corpus, task, done, seed)
+    pooled = _pool(held, corpus, task, done, name, seed)
     blank = sum(len(rows) for member, rows in work if member.seed == held.seeds[0]) - len(pooled.rows)
     if blank:
         notes.append(f"{blank} labelled windows hold no observed sample and are left out")
     target, people = pooled.target, pooled.people
-    notes += [*_said_by(facts), *(simple.notes if simple else []), *_few(held, len(np.unique(people)))]
+    notes += [*_said_by(facts), *(simple.notes if simple else []), *_few(held, total, len(np.unique(people)) if within else None)]
     result: dict[str, Any] = {
         "format": FORMAT, "biossl": __version__, "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "label": label, "kind": target.kind, "classes": list(target.classes), "metric": target.metric,
+        "label": label, "confounds": confounds(corpus, label), "kind": target.kind, "classes": list(target.classes), "metric": target.metric,
         "corpus": {"path": str(corpus.path), "name": corpus.card.name, "view": corpus.view, "hash": corpus.hash},
         "model": {
             "folder": str(run), "sha256": weights, "mode": ", ".join(sorted({str(f["mode"]) for f in facts})), "split": held.split,
             "encoder_hash": held.encoder, "members": facts,
         },
-        "split": name, "part": part, "seed": seed, "seeds": held.seeds, "seen": {"subjects": len(known), "of": total},
+        "split": name, "within_subject": within, "part": part, "seed": seed, "seeds": held.seeds, "seen": {"subjects": len(known), "of": total},
         "counts": count_rows(corpus, Rows(pooled.rows, target, people, np.full(len(people), part)), np.arange(len(people))),
     }  # fmt: skip
     result |= fold_figures(pooled)
@@ -236,10 +239,12 @@ def _check_member(held: FoldRun, member: Member, model: Model) -> None:
             raise DataError(f"{held.path / member.folder}: its model says {key} {about.get(key)}, the folder stands for {wanted}")
 
 
-def _guard(held: FoldRun, member: Member, model: Model, corpus: Corpus, rows: Array, allow_seen: bool) -> set[str]:
-    """Subjects the member has seen and would judge; refused unless they may have been."""
+def _guard(
+    held: FoldRun, member: Member, model: Model, corpus: Corpus, rows: Array, split: str | None, allow_seen: bool
+) -> set[str]:
+    """Subjects the member has seen and would judge (of a within-subject split: in the judged recordings); refused unless they may have been."""
     marks = model.about["seen"]["subjects"]
-    known = seen_subjects(corpus, rows, marks.split() if isinstance(marks, str) else list(marks))
+    known = seen_subjects(corpus, rows, marks.split() if isinstance(marks, str) else list(marks), split=split)
     if known and not allow_seen:
         n = len(np.unique(corpus.index["subject"].to_numpy().astype(str)[rows]))
         raise DataError(
@@ -294,7 +299,7 @@ class _Simple:
         return np.stack([known[int(r)] for r in rows]), self._names
 
 
-def _pool(held: FoldRun, corpus: Corpus, task: Task, done: list[Judged], seed: int) -> Pooled:
+def _pool(held: FoldRun, corpus: Corpus, task: Task, done: list[Judged], split: str | None, seed: int) -> Pooled:
     """Rows in the order of the corpus, each once under each seed."""
 
     def pooled(parts: Sequence[Array], each: list[Judged]) -> Array:
@@ -315,7 +320,7 @@ def _pool(held: FoldRun, corpus: Corpus, task: Task, done: list[Judged], seed: i
     names = [n for n in first[0].simple if all(n in j.simple for j in done)]
     same = all(a.simple is b.simple for each in by_seed for a, b in zip(first, each, strict=True))  # no seed drew other rows
     simple = {n: [pooled([j.simple[n] for j in each], each) for each in (by_seed[:1] if same else by_seed)] for n in names}
-    people = corpus.index["subject"].to_numpy().astype(str)[rows]
+    people = groups(corpus, split)[rows]
     return Pooled(rows, fold, _target(task, rows), people, several, said, simple, seed)
 
 
@@ -331,8 +336,11 @@ def _said_by(facts: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _few(held: FoldRun, n_subjects: int) -> list[str]:
+def _few(held: FoldRun, n_subjects: int, n_recordings: int | None) -> list[str]:
+    """``n_recordings`` of a within-subject split."""
     notes = []
+    if n_recordings is not None and n_recordings < 15:
+        notes.append(f"{n_recordings} judged recordings are few: intervals over so few are not to be trusted")
     if n_subjects < FEW_SUBJECTS:
         notes.append(
             f"{n_subjects} judged subject{'s' if n_subjects > 1 else ''}: nothing can be said about other people from so few"

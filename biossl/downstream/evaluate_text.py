@@ -8,7 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from biossl.downstream.delineation_text import dense_lines
-from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, split_name, table, verdict
+from biossl.probe_text import (
+    METRIC_NAMES,
+    class_rows,
+    count_line,
+    interval,
+    number,
+    resampled,
+    split_name,
+    table,
+    verdict,
+    warnings,
+)
 
 Rows = list[list[str]]
 
@@ -25,7 +36,11 @@ def as_text(result: dict[str, Any]) -> str:
         f"{heading(result)}; locked model, mode {result['model']['mode']}, nothing refitted",
         judged_line(result),
     ]
-    lines += [f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects", ""]
+    lines += [
+        f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects",
+        *warnings(result),
+        "",
+    ]
     if result["kind"] == "dense":
         return "\n".join([*lines, *dense_lines(result), *_end(result)])
     lines += table(score_rows(result))
@@ -112,7 +127,7 @@ def coverage_rows(result: dict[str, Any]) -> Rows:
 
 def group_rows(result: dict[str, Any], name: str) -> Rows:
     """Header and one row a group of a covariate."""
-    rows = [[name, "subjects", METRIC_NAMES[result["metric"]], "minus the rest"]]
+    rows = [[name, resampled(result), METRIC_NAMES[result["metric"]], "minus the rest"]]
     for g in result["groups"][name]:
         rows.append([g["name"], str(g["n_subjects"]), _score(g), interval(g["gap"], signed=True) if g["gap"] else "-"])
     return rows

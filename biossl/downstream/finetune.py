@@ -23,6 +23,7 @@ from biossl.compare.scratch import n_steps
 from biossl.corpus import Corpus, guard_split, subject_keys
 from biossl.corpus.labels import is_dense
 from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.within import groups, is_within_subject, refuse_within_subject
 from biossl.downstream.choices import choose_steps, lock_of, pseudo_labels
 from biossl.downstream.dense import DenseTask, n_events
 from biossl.downstream.fitting import Case, Weights, at_share, check_learnable, model_at, train_rows
@@ -121,10 +122,17 @@ def finetune(
     if rows is not None:
         train = np.intersect1d(train, np.asarray(rows, np.int64))
     val = np.flatnonzero(task.known & (part == "val"))
-    subjects = corpus.index["subject"].to_numpy().astype(str)
+    people, subjects = corpus.index["subject"].to_numpy().astype(str), groups(corpus, name)
+    within = is_within_subject(corpus, name)
+    if task.kind == "dense":
+        refuse_within_subject(corpus, name, "a model of samples")
     check_learnable(corpus, task, train, name)
     n, what = (len(train), "windows") if not isinstance(task, DenseTask) else (n_events(corpus, task, train), "events")
-    chosen, why = choose_mode(len(np.unique(subjects[train])), n, what) if mode == "auto" else (mode, "asked for")
+    chosen, why = (
+        choose_mode(len(np.unique(subjects[train])), n, what, "recordings" if within else "subjects")
+        if mode == "auto"
+        else (mode, "asked for")
+    )
     if chosen == "lowrank" and not any(isinstance(m, torch.nn.Linear) for m in loaded.modules()):
         if mode == "lowrank":
             raise RequestError(
@@ -167,9 +175,9 @@ def finetune(
     used = np.flatnonzero(part == "train") if self_training else used
     before = loaded.info["seen"]
     about = {
-        "label": task.label, "event": event, "mode": chosen, "scratch": scratch, "split": name, "seed": seed, "choices": lines,
+        "label": task.label, "event": event, "mode": chosen, "scratch": scratch, "split": name, "within_subject": within, "seed": seed, "choices": lines,
         "trained": {
-            "windows": len(train), "subjects": len(np.unique(subjects[train])), "steps": case.steps, "taken_at": at,
+            "windows": len(train), "subjects": len(np.unique(people[train])), "steps": case.steps, "taken_at": at,
             "rows": None if rows is None else train.tolist(),
         },
         "inner": None if held is None else {"by": chose, "score": held[2]},
@@ -220,6 +228,8 @@ def scarce_rows(
     if fraction is None and n_subjects is None:
         return None
     name = _split(corpus, split)[0]
+    if n_subjects is not None:
+        refuse_within_subject(corpus, name, "--n-subjects")
     if is_dense(corpus, label):  # windows count alike, whatever lies in them
         index = np.flatnonzero(make_task(corpus, label).known)
         subject, part = (v.to_numpy().astype(str)[index] for v in (corpus.index["subject"], corpus.split(name)))
@@ -241,19 +251,19 @@ def scarce_rows(
     return rows.index[train[np.sort(some)]]
 
 
-def choose_mode(n_subjects: int, n_windows: int, what: str = "windows") -> tuple[Mode, str]:
-    """What of the encoder is trained, by how much is labelled, and why in one line.
+def choose_mode(n_subjects: int, n_windows: int, what: str = "windows", who: str = "subjects") -> tuple[Mode, str]:
+    """What of the encoder is trained, by how much is labelled, and why in one line; ``who`` may be recordings of a within-subject split.
 
     Examples
     --------
     >>> choose_mode(2, 700)
     ('frozen', '2 labelled subjects (under 3) would be learnt by heart: the encoder is left as it is')
     """
-    amount = f"{n_subjects} labelled subjects, {n_windows} {what}"
+    amount = f"{n_subjects} labelled {who}, {n_windows} {what}"
     if n_subjects < FEW_SUBJECTS:
         return (
             "frozen",
-            f"{n_subjects} labelled subjects (under {FEW_SUBJECTS}) would be learnt by heart: the encoder is left as it is",
+            f"{n_subjects} labelled {who} (under {FEW_SUBJECTS}) would be learnt by heart: the encoder is left as it is",
         )
     if n_windows < FEW_WINDOWS:
         return "frozen", f"{n_windows} labelled {what} (under {FEW_WINDOWS}) are few: the encoder is left as it is"

@@ -32,7 +32,7 @@ class Pooled:
     rows: Array
     fold: Array
     target: Target
-    people: Array
+    people: Array  # subjects, or recordings of a within-subject split
     several: list[Array]  # a seed each
     said: list[Array]
     simple: dict[str, list[Array]]

@@ -20,6 +20,7 @@ from biossl.checkpoint import load_encoder
 from biossl.config import to_plain
 from biossl.corpus import Corpus, guard_split
 from biossl.corpus.splits import default_split, n_folds, with_fold
+from biossl.corpus.within import WARNING, is_within_subject
 from biossl.downstream.finetune import finetune, scarce_rows
 from biossl.downstream.fitting import check_learnable
 from biossl.downstream.foldrun import FILE, FoldRun, Member, is_folds, make_members, parts_hash, read_folds
@@ -96,6 +97,8 @@ def finetune_folds(
         loaded.info["hash"], members, json.loads(json.dumps(shared)),
     )  # fmt: skip
     _check_folds(corpus, task, members)
+    if is_within_subject(corpus, name):
+        note(f"note: {WARNING}")
     _begin(asked, overwrite)
     left = [m for m in members if not asked.trained(m)]
     if len(left) < len(members):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from biossl.downstream.evaluate_text import rival_rows
-from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, table, verdict
+from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, resampled, table, verdict, warnings
 
 Rows = list[list[str]]
 SHOWN = 60  # subjects printed one by one at most; all of them are in results.json
@@ -23,7 +23,11 @@ def as_text(result: dict[str, Any]) -> str:
         From :func:`biossl.downstream.evaluate_folds.evaluate_folds`.
     """
     lines = [f"{heading(result)}; {model_line(result)}", count_line("judged", result["counts"])]
-    lines += [f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects", ""]
+    lines += [
+        f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects",
+        *warnings(result),
+        "",
+    ]
     lines += table(score_rows(result))
     blocks = [rival_rows(result), subject_rival_rows(result), fold_rows(result)]
     blocks += [
@@ -59,7 +63,9 @@ def score_rows(result: dict[str, Any]) -> Rows:
     rows = [["metric", _over(result, "value"), "lowest to highest seed"]]
     rows += [[METRIC_NAMES[m], f"{interval(v)}{_reason(v)}", _range(v)] for m, v in result["scores"].items()]
     for m, v in result["subject_means"].items():
-        rows.append([f"{METRIC_NAMES[m]}, mean over {v['n_subjects']} subjects", f"{interval(v)}{_reason(v)}", _range(v)])
+        rows.append(
+            [f"{METRIC_NAMES[m]}, mean over {v['n_subjects']} {resampled(result)}", f"{interval(v)}{_reason(v)}", _range(v)]
+        )
     return rows
 
 
@@ -68,7 +74,7 @@ def fold_rows(result: dict[str, Any]) -> Rows:
     if not result["folds"]:
         return []
     name = result["metric"]
-    rows = [["fold", "subjects", "windows", _over(result, METRIC_NAMES[name]), "lowest to highest seed"]]
+    rows = [["fold", resampled(result), "windows", _over(result, METRIC_NAMES[name]), "lowest to highest seed"]]
     for f in result["folds"]:
         rows.append(
             [str(f["fold"]), str(f["subjects"]), f"{f['windows']:,}", number(f[name]["value"]) + _reason(f), _range(f[name])]
@@ -81,7 +87,7 @@ def subject_rows(result: dict[str, Any], *, names: bool = True) -> Rows:
     measures = list(result["subject_means"])
     if not measures or not result["per_subject"]:
         return []
-    head = ["subject", "fold", "windows"]
+    head = [resampled(result)[:-1], "fold", "windows"]
     for m in measures:
         head += [_over(result, METRIC_NAMES[m]), "lowest to highest seed"]
     rows = [head]
@@ -95,7 +101,7 @@ def subject_rows(result: dict[str, Any], *, names: bool = True) -> Rows:
 
 def subject_rival_rows(result: dict[str, Any]) -> Rows:
     """Header and one row a simple model and score of subjects; empty without any."""
-    rows = [["simple model", "mean over subjects", "locked minus simple"]]
+    rows = [["simple model", f"mean over {resampled(result)}", "locked minus simple"]]
     for r in result["rivals"]:
         for m, v in r["subject_means"].items():
             lower = m == "mae"  # a lower error is the better one

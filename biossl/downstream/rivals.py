@@ -1,7 +1,7 @@
 """Simple models beside a locked one: fitted on the very rows it was trained on, judged on the same windows.
 
 What lives here: :func:`rivals`: hand features with logistic regression (ridge for values) and with a forest, MiniRocket with ridge,
-gravity alone, age and sex. They need the corpus the model was trained on; where it has gone, a line says so and nothing is compared.
+gravity alone, age and sex; of EEG trials common spatial patterns. They need the corpus the model was trained on; where it has gone, a line says so and nothing is compared.
 Other locked models stand beside it by ``beside.py``.
 """
 
@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-from biossl import metrics, minirocket, protocol
+from biossl import csp, metrics, minirocket, protocol
 from biossl.baselines import corpus_features, gravity_features
 from biossl.corpus import Corpus
+from biossl.corpus.within import groups
 from biossl.downstream.model import Model, make_task
 from biossl.downstream.units import Units
 from biossl.errors import BiosslError
@@ -28,13 +29,14 @@ from biossl.protocol import Fitted, Target
 
 Array = NDArray[Any]
 Features = Callable[[Corpus, Array], tuple[Array, list[str]]]
-ROCKET, FOREST, GRAVITY = "MiniRocket", "hand features, forest", "gravity alone"
+Make = Callable[[Corpus, Array, Corpus, Array, int], tuple[Array, Array] | str]
+ROCKET, FOREST, GRAVITY, CSP = "MiniRocket", "hand features, forest", "gravity alone", "CSP + LDA"
 TREES, LEAF = 300, 2  # fixed, not chosen: a forest gains little by tuning
 _SAMPLE = 2_000  # training windows the kernels' biases are drawn from
 
 
 def rivals(
-    model: Model, corpus: Corpus, rows: Array, units: Units, target: Target, p: Array, run: Path, *, seed: int
+    model: Model, corpus: Corpus, rows: Array, units: Units, target: Target, p: Array, people: Array, run: Path, *, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Scores of simple models and paired differences to the locked model.
 
@@ -51,6 +53,8 @@ def rivals(
         Of the units.
     p : ndarray
         The locked model's predictions of the units.
+    people : ndarray of str
+        What is resampled: the subject of each unit, or its recording in a within-subject split.
     run : Path
         Its run folder, which names the corpus it was trained on.
     seed : int
@@ -64,7 +68,6 @@ def rivals(
     """
     if target.kind == "survival":
         return [], ["no simple models beside it: none of them knows times that were cut off"]
-    people = corpus.index["subject"].to_numpy().astype(str)[rows[units.first]]
     found, notes = rival_predictions(model, corpus, rows, target.kind, run, seed=seed)
     out = []
     for name, windows in found.items():
@@ -108,11 +111,12 @@ def rival_predictions(
     task = make_task(own, model.about["label"], kind=model.kind if model.kind == "ordinal" else None)
     y = task.values[at].astype(np.float64)
     train = Target(kind, y[:, 0] if kind in ("multiclass", "regression") else y, model.classes)
-    subjects = own.index["subject"].to_numpy().astype(str)[at]
+    subjects = groups(own, model.about["split"])[at]
+    trials: Make = _trials if kind == "multiclass" else lambda *_: ""
     out, notes = {}, []
     for make, heads in (
         (partial(_hand, features=features), {HAND: protocol.linear, FOREST: forest}), (_rocket, {ROCKET: minirocket.ridge}),
-        (_gravity, {GRAVITY: protocol.linear}), (_demographic, {DEMOGRAPHIC: protocol.linear}),
+        (_gravity, {GRAVITY: protocol.linear}), (trials, {CSP: csp.csp_lda}), (_demographic, {DEMOGRAPHIC: protocol.linear}),
     ):  # fmt: skip
         pair = make(own, at, corpus, rows, seed)
         if isinstance(pair, str):
@@ -221,6 +225,24 @@ def _gravity(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> 
         )
 
     return features(own, at), features(corpus, rows)
+
+
+def _trials(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> tuple[Array, Array] | str:
+    """Band-passed windows of EEG that were cut by events; '' where there are none."""
+    spec = own.spec
+    eeg = [i for i, kind in enumerate(spec.ch_types) if kind == "eeg"]
+    if len(eeg) < csp.COMPONENTS or any(c.card.views[c.view].policy == "sliding" for c in (own, corpus)):
+        return ""
+    if spec.ch_names != corpus.spec.ch_names:
+        return f"{CSP}: the corpora have other channels; left out"
+    if spec.window_s < csp.SHORTEST_S or spec.sfreq <= 2 * csp.BAND_HZ[1]:
+        return f"{CSP}: needs windows of {csp.SHORTEST_S:g} s or more at over {2 * csp.BAND_HZ[1]:g} Hz; left out"
+
+    def trials(source: Corpus, index: Array) -> Array:
+        parts = [csp.band_pass(source.signal(index[i : i + 256])[:, eeg], spec.sfreq) for i in range(0, len(index), 256)]
+        return np.concatenate(parts)
+
+    return trials(own, at), trials(corpus, rows)
 
 
 def _demographic(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> tuple[Array, Array] | str:

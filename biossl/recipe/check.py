@@ -205,7 +205,7 @@ def check_pair(
             faults.append(Finding("data", f"{name}: split '{chosen}' has no window in part 'train'; make another"))
         remembered = set(seen)
         others = np.flatnonzero((part != "") & (part != "train"))
-        n = count_seen(corpus, others, remembered) if remembered and len(others) else 0
+        n = count_seen(corpus, others, remembered, split=chosen) if remembered and len(others) else 0
         if n:
             notes.append(Finding("note", f"{name}: the encoder to start from has seen {n} subjects outside part 'train'"))
         if chosen is not None:

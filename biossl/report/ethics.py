@@ -13,7 +13,7 @@ from biossl.atomic import write_text
 from biossl.downstream.evaluate_text import calibration_lines, coverage_rows, heading, judged_line, rival_rows, threshold_lines
 from biossl.errors import RequestError
 from biossl.metrics.subgroups import MIN_SUBJECTS
-from biossl.probe_text import METRIC_NAMES, interval
+from biossl.probe_text import METRIC_NAMES, all_resampled, interval, resampled, warnings
 from biossl.report import flow, html, known, people
 from biossl.report.known import wanted
 from biossl.report.run_page import read_run
@@ -141,11 +141,12 @@ def _numbers(study: Study) -> str:
     for j in study.judged:
         r = j.result
         rows = [
-            ["measure", "value [95 % interval over subjects]"],
+            ["measure", f"value [95 % interval over {resampled(r)}]"],
             *([METRIC_NAMES[m], interval(v)] for m, v in r["scores"].items()),
         ]
         out += html.para(f"{heading(r)}. {judged_line(r)}.") + html.table(rows)
         out += html.table(rival_rows(r), caption="Beside it on the same rows") if r["rivals"] else ""
+        out += "".join(html.para(line, "warn") for line in warnings(r))
         if r["seen"]["subjects"]:
             out += html.para(
                 f"{r['seen']['subjects']} of the {r['seen']['of']} judged subjects had been seen: these figures are optimistic.",
@@ -168,7 +169,9 @@ def _groups(study: Study) -> str:
     if not out:
         return html.para("No group was scored apart: `biossl evaluate RUN CORPUS --by sex age`.", "warn")
     more = f" {-left} more groups stand in results.json." if left < 0 else ""
-    return out + html.para(f"A group under {MIN_SUBJECTS} subjects is named and not scored: too few to tell.{more}")
+    return out + html.para(
+        f"A group under {MIN_SUBJECTS} {all_resampled(j.result for j in study.judged)} is named and not scored: too few to tell.{more}"
+    )
 
 
 def _unfamiliar(study: Study) -> str:

@@ -25,7 +25,7 @@ from biossl.downstream.evaluate_text import (
 )
 from biossl.downstream.model import Model, load_model, read_rows
 from biossl.errors import BiosslError, DataError
-from biossl.probe_text import METRIC_NAMES, class_rows
+from biossl.probe_text import METRIC_NAMES, all_resampled, class_rows, resampled, warnings
 from biossl.report import figures, html, judged_figures, stress
 from biossl.report.judged import Judged, open_judged
 from biossl.report.judged_map import SCRIPT, judged_map
@@ -54,7 +54,8 @@ def evaluations(
     if not results:
         return html.para("The locked model was not judged: `biossl evaluate RUN CORPUS`, then write this page again.")
     out = html.para(
-        "Weights, calibration and thresholds are frozen; nothing was fitted on judged rows. Brackets are 95 % intervals over subjects.",
+        "Weights, calibration and thresholds are frozen; nothing was fitted on judged rows. Brackets are 95 % intervals over "
+        f"{all_resampled(results)}.",
         "soft",
     )
     model, lost = _model(run)
@@ -118,6 +119,7 @@ def _one(r: dict[str, Any], judged: Judged) -> str:
             *(r["model"]["choices"] or []),
         ]
     )
+    out += "".join(html.para(line, "warn") for line in warnings(r))
     if r["seen"]["subjects"]:
         out += html.para("Judged subjects had been seen: these figures are optimistic.", "warn")
     if r["kind"] == "dense":
@@ -156,11 +158,11 @@ def _figures(r: dict[str, Any]) -> list[tuple[str, str]]:
     if measure is not None:
         values = sorted(e[measure] for e in r["per_subject"] if e[measure] is not None)
         name = {"mae": "absolute error"}.get(measure, measure)
-        alt = f"{name} of each of {len(values)} judged subjects, from {values[0]:.3f} to {values[-1]:.3f}"
+        alt = f"{name} of each of {len(values)} judged {resampled(r)}, from {values[0]:.3f} to {values[-1]:.3f}"
         out.append(
             (
                 figures.spread(values, ylabel=name, alt=alt),
-                "Each dot is one judged subject, in rising order; the line is the median.",
+                f"Each dot is one judged {resampled(r)[:-1]}, in rising order; the line is the median.",
             )
         )
     return out

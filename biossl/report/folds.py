@@ -22,7 +22,7 @@ from biossl.downstream.evaluate_text import rival_rows
 from biossl.downstream.foldrun import FoldRun, read_folds
 from biossl.downstream.folds_text import fold_rows, heading, model_line, score_rows, subject_rival_rows, subject_rows
 from biossl.errors import BiosslError, DataError
-from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number
+from biossl.probe_text import METRIC_NAMES, all_resampled, class_rows, count_line, interval, number, resampled, warnings
 from biossl.report import figures, html, sections
 from biossl.report.study import all_openings
 
@@ -40,7 +40,7 @@ def write_folds_report(path: Path, file: Path) -> dict[str, Any]:
         ("judged", "What the models are worth together", judged(results)),
         ("trainings", "The trainings", _trainings(held, results)),
         ("provenance", "Provenance", _provenance(held, corpora, results)),
-        ("limits", "Limits", html.notes([*_limits(held), *notes])),
+        ("limits", "Limits", html.notes([*_limits(held, results), *notes])),
     ]
     write_text(file, html.page(f"Run {path.resolve().name}", parts, _lead(held, results)))
     return {"out": str(file), "markdown": None, "probes": 0, "notes": notes}
@@ -50,9 +50,11 @@ def judged(results: list[dict[str, Any]]) -> str:
     """Each evaluation: pooled scores, simple models, people, folds, classes, notes."""
     if not results:
         return html.para("It was not judged yet: `biossl evaluate RUN CORPUS`, then write this page again.")
+    what = all_resampled(results)
+    one = "recording" if what == "recordings" else "subject"
     text = (
-        "Every window is judged by a model that was trained without its subject, once a seed. Brackets are 95 % intervals over all "
-        "subjects, of the mean over seeds; the range is that of single seeds. Nothing was fitted on judged rows."
+        f"Every window is judged by a model that was trained without its {one}, once a seed. Brackets are 95 % intervals over all "
+        f"{what}, of the mean over seeds; the range is that of single seeds. Nothing was fitted on judged rows."
     )
     return html.para(text, "soft") + "".join(_one(r) for r in results)
 
@@ -60,16 +62,17 @@ def judged(results: list[dict[str, Any]]) -> str:
 def _one(r: dict[str, Any]) -> str:
     out = f"<h3>{html.esc(heading(r))}</h3>"
     out += html.notes([count_line("judged", r["counts"]), model_line(r)])
+    out += "".join(html.para(line, "warn") for line in warnings(r))
     if r["seen"]["subjects"]:
         out += html.para("Judged subjects had been seen: these figures are optimistic.", "warn")
     out += html.table(score_rows(r), strong=[0])
     out += html.table(rival_rows(r), caption="Simple models fitted on the same training rows of each fold") if r["rivals"] else ""
     means = subject_rival_rows(r)
-    out += html.table(means, caption="Simple models, each subject counted once") if means else ""
+    out += html.table(means, caption=f"Simple models, each {resampled(r)[:-1]} counted once") if means else ""
     out += html.figures(_figures(r))
     folds, people = fold_rows(r), subject_rows(r, names=False)
     out += html.table(folds, caption="By fold") if folds else ""
-    out += html.details("Single subjects as a table", html.table(people)) if people else ""
+    out += html.details(f"Single {resampled(r)} as a table", html.table(people)) if people else ""
     out += html.table(class_rows(r), caption="By class, mean over seeds") if r["per_class"] else ""
     if r["confusion"]:
         caption = "Confusion: rows the reference, columns the prediction (windows, summed over seeds)"
@@ -86,13 +89,15 @@ def _figures(r: dict[str, Any]) -> list[tuple[str, str]]:
         people.sort(key=lambda s: s["value"])
         name = METRIC_NAMES[measure]
         entries = [("", s["value"], s["min"], s["max"]) for s in people]
-        alt = f"{name} of each of {len(people)} subjects, mean over seeds, from {number(people[0]['value'])} to {number(people[-1]['value'])}"
+        alt = f"{name} of each of {len(people)} {resampled(r)}, mean over seeds, from {number(people[0]['value'])} to {number(people[-1]['value'])}"
         middle = float(np.median([s["value"] for s in people]))
-        picture = ranges(entries, middle, title="Single subjects", ylabel=name, xlabel="subjects, in rising order", alt=alt)
+        picture = ranges(
+            entries, middle, title=f"Single {resampled(r)}", ylabel=name, xlabel=f"{resampled(r)}, in rising order", alt=alt
+        )
         out.append(
             (
                 picture,
-                "Each dot is one subject: the mean over seeds, the bar from the lowest to the highest seed; the line is the median.",
+                f"Each dot is one {resampled(r)[:-1]}: the mean over seeds, the bar from the lowest to the highest seed; the line is the median.",
             )
         )
     name, known = r["metric"], [f for f in r["folds"] if f[r["metric"]]["value"] is not None]
@@ -108,7 +113,13 @@ def _figures(r: dict[str, Any]) -> list[tuple[str, str]]:
             entries, r["scores"][name]["value"], title="Folds and seeds", ylabel=METRIC_NAMES[name], xlabel="", alt=alt
         )
         text = "Folds: mean over seeds, bar from the lowest to the highest seed. Seeds and line: all folds pooled."
-        out.append((picture, text + " Folds differ because their people do; seeds say what chance in training does."))
+        out.append(
+            (
+                picture,
+                text
+                + f" Folds differ because their {'people' if resampled(r) == 'subjects' else 'recordings'} do; seeds say what chance in training does.",
+            )
+        )
     return out
 
 
@@ -136,6 +147,7 @@ def _lead(held: FoldRun, results: list[dict[str, Any]]) -> str:
     lines = [f"{held.label}, {what}, {seeds}: {n} of {len(held.members)} models are trained. It is an estimate, not a model."]
     for r in results[:3]:
         main = r["scores"][r["metric"]]
+        lines += warnings(r)
         text = f"{heading(r)}: {METRIC_NAMES[r['metric']]} {interval(main)}"
         lines.append(text + (f", seeds from {number(main['min'])} to {number(main['max'])}." if len(r["seeds"]) > 1 else "."))
     return "".join(html.para(line, "lead") for line in lines)
@@ -151,11 +163,13 @@ def _trainings(held: FoldRun, results: list[dict[str, Any]]) -> str:
         by = (
             "-"
             if inner is None
-            else f"{number(inner['score'])} ({'part val' if inner['by'] == 'val' else 'folds of training subjects'})"
+            else f"{number(inner['score'])} ({'part val' if inner['by'] == 'val' else f'folds of training {resampled(results[-1])}'})"
         )
         cells = [str(m["seed"]), "-" if m["fold"] is None else str(m["fold"]), m["mode"]]
         rows.append([*cells, f"{m['windows']:,} windows of {m['subjects']} subjects", f"{m['taken_at']:,} of {m['steps']:,}", by])
-    return html.table(rows, caption="Each is one whole fine-tuning; everything was chosen without the subjects it is judged on")
+    return html.table(
+        rows, caption=f"Each is one whole fine-tuning; everything was chosen without the {resampled(results[-1])} it is judged on"
+    )
 
 
 def _provenance(held: FoldRun, corpora: list[Corpus], results: list[dict[str, Any]]) -> str:
@@ -168,14 +182,14 @@ def _provenance(held: FoldRun, corpora: list[Corpus], results: list[dict[str, An
     return html.facts(rows) + sections.provenance(facts, [], corpora, all_openings(places), weights)
 
 
-def _limits(held: FoldRun) -> list[str]:
+def _limits(held: FoldRun, results: list[dict[str, Any]]) -> list[str]:
     lines = [
         "For research. Nothing here is validated for diagnosis or care.",
-        "Intervals resample the judged subjects; they say nothing of other hospitals, devices or populations.",
+        f"Intervals resample the judged {all_resampled(results)}; they say nothing of other hospitals, devices or populations.",
     ]
     if held.folds:
         lines.append(
-            "The models of the folds were trained on nearly the same people, so folds are not independent; pooled rankings (AUROC) "
+            "The models of the folds were trained on nearly the same data, so folds are not independent; pooled rankings (AUROC) "
             "compare probabilities of different models."
         )
     if len(held.seeds) == 1:

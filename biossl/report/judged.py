@@ -57,6 +57,12 @@ class Judged:
         assert self.table is not None
         return self.table["subject"].astype(str).to_numpy()
 
+    @property
+    def groups(self) -> Array:
+        """What intervals resample, of each row of the table, str (n,): its subject, or its recording in a within-subject split."""
+        assert self.table is not None
+        return self.table["record"].astype(str).to_numpy() if self.result.get("within_subject") else self.people
+
     @cached_property
     def probabilities(self) -> Array:
         """Calibrated, (n, K); of a regression values (n,)."""

@@ -18,7 +18,7 @@ from biossl.metrics import subject_bootstrap
 from biossl.metrics.curves import GRID, Curve, curve
 from biossl.metrics.decision import decision_curve
 from biossl.metrics.subgroups import MIN_SUBJECTS
-from biossl.probe_text import METRIC_NAMES, interval, number
+from biossl.probe_text import METRIC_NAMES, interval, number, resampled
 from biossl.report import figures, html
 from biossl.report.judged import YES_NO, Judged
 
@@ -36,11 +36,11 @@ def curves(judged: Judged) -> str:
         y, p = judged.against_others(k)
         name = judged.classes[k]
         try:
-            pair = tuple(curve(y, p, judged.people, what, seed=seed) for what in ("roc", "precision_recall"))  # type: ignore[arg-type]
+            pair = tuple(curve(y, p, judged.groups, what, seed=seed) for what in ("roc", "precision_recall"))  # type: ignore[arg-type]
         except BiosslError as error:
             left.append(f"No curve of {name}: {error}.")
             continue
-        areas = [subject_bootstrap(y, p, judged.people, metric, seed=seed).to_dict() for metric in ("auroc", "auprc")]
+        areas = [subject_bootstrap(y, p, judged.groups, metric, seed=seed).to_dict() for metric in ("auroc", "auprc")]
         drawn[name] = (*pair, *areas)
         rows.append([name, f"{100 * pair[0].prevalence:.1f} %", *(interval(a) for a in areas)])
     if not drawn:
@@ -108,7 +108,7 @@ def _panel(judged: Judged, lines: dict[str, tuple[Any, ...]], what: str) -> tupl
         picture = figures.svg(
             figure, f"{'ROC' if roc else 'Precision-recall'} curves. {'; '.join(alt)}.", f"{what} {'; '.join(alt)}"
         )
-    band = "Beside each name the area with its 95 % interval; shaded: 95 % of resamples of the subjects, point by point."
+    band = f"Beside each name the area with its 95 % interval; shaded: 95 % of resamples of the {resampled(judged.result)}, point by point."
     if not roc:
         return picture, f"{band} Dotted lines: each class's share of the windows, the precision of guessing."
     if points:
@@ -143,12 +143,12 @@ def decisions(judged: Judged) -> str:
         try:
             rows = judged.result["decision_curve"] or [
                 {key: v.to_dict() if hasattr(v, "to_dict") else v for key, v in row.items()}
-                for row in decision_curve(y, p, judged.people, AT, n=500, seed=judged.result["seed"])
+                for row in decision_curve(y, p, judged.groups, AT, n=500, seed=judged.result["seed"])
             ]
         except BiosslError as error:
             left.append(f"No decision curve of {name}: {error}.")
             continue
-        found.append((name, _benefit(name, rows, float(np.nanmean(y)), judged.result["kind"] in YES_NO)))
+        found.append((name, _benefit(name, rows, float(np.nanmean(y)), judged.result)))
     if len(counts) > len(some):
         left.append(f"Decision curves of the {len(some)} most frequent of {len(counts)} classes.")
     uncalibrated = [n for n in judged.result["notes"] if n.startswith("no calibration")]
@@ -162,7 +162,7 @@ def decisions(judged: Judged) -> str:
     return folds + html.notes(left)
 
 
-def _benefit(name: str, rows: Sequence[dict[str, Any]], prevalence: float, yes_no: bool) -> tuple[str, str]:
+def _benefit(name: str, rows: Sequence[dict[str, Any]], prevalence: float, result: dict[str, Any]) -> tuple[str, str]:
     at = [r["threshold"] for r in rows]
     model, every = ([r[key]["value"] for r in rows] for key in ("model", "all"))
     low, high = (np.array([np.nan if r["model"][end] is None else r["model"][end] for r in rows]) for end in ("low", "high"))
@@ -188,9 +188,9 @@ def _benefit(name: str, rows: Sequence[dict[str, Any]], prevalence: float, yes_n
         axes.legend()
         alt = f"Net benefit of acting on {name} over threshold probabilities {at[0]:g} to {at[-1]:g}: {said}."
         picture = figures.svg(figure, alt, f"decision {alt}")
-    what = "" if yes_no else " against all other classes"
+    what = "" if result["kind"] in YES_NO else " against all other classes"
     return picture, (
-        f"{name}{what}: at threshold t one false alarm weighs t / (1 - t) of one found. Shaded: 95 % over subjects. By paired "
+        f"{name}{what}: at threshold t one false alarm weighs t / (1 - t) of one found. Shaded: 95 % over {resampled(result)}. By paired "
         f"intervals the model is {said}."
     )
 
@@ -206,7 +206,7 @@ def groups(result: dict[str, Any]) -> str:
         out += html.figures([_forest(result, covariate, drawn)]) if drawn else ""
         left = [g for g in found if g not in drawn]
         lines = [f"{covariate} {g['name']}, not drawn: {g.get('reason') or g['score'].get('reason', 'no score')}." for g in left]
-        lines.append(f"A group of {covariate} is scored from {MIN_SUBJECTS} subjects with a label on.")
+        lines.append(f"A group of {covariate} is scored from {MIN_SUBJECTS} {resampled(result)} with a label on.")
         out += html.notes(lines)
     return out
 
@@ -215,7 +215,7 @@ def _forest(result: dict[str, Any], covariate: str, rows: Sequence[dict[str, Any
     metric = METRIC_NAMES[result["metric"]]
     whole = result["scores"][result["metric"]]
     alt = [
-        f"{g['name']} ({g['n_subjects']} subjects) {interval(g['score'])}"
+        f"{g['name']} ({g['n_subjects']} {resampled(result)}) {interval(g['score'])}"
         + (f", minus the rest {interval(g['gap'], signed=True)}" if _known(g["gap"]) else "")
         for g in rows
     ]
@@ -246,7 +246,7 @@ def _forest(result: dict[str, Any], covariate: str, rows: Sequence[dict[str, Any
         figure.suptitle(f"By {covariate}", fontsize=12)
         picture = figures.svg(figure, f"{metric} by {covariate}: {'; '.join(alt)}.", f"forest {covariate} {alt}")
     return picture, (
-        f"n = subjects; bars are 95 % intervals over subjects, not corrected for the number of groups. Dashed: everybody ({interval(whole)}). "
+        f"n = {resampled(result)}; bars are 95 % intervals over {resampled(result)}, not corrected for the number of groups. Dashed: everybody ({interval(whole)}). "
         + ("Right: a filled mark where the interval of the gap excludes 0." if gaps else "No gaps: the rest is too few.")
     )
 

@@ -124,7 +124,7 @@ def write_report(
             "Provenance",
             sections.provenance(held.facts, held.probes, held.corpora, entries, study.sha256 if study else ""),
         ),
-        ("limits", "Limits", sections.limits(held.probes, held.notes)),
+        ("limits", "Limits", sections.limits(held.probes, held.notes, held.evaluations)),
     ]
     title = f"Run {path.resolve().name}"
     write_text(file, html.page(title, parts, sections.lead(held.facts, held.probes, held.evaluations if held.locked else None)))

@@ -14,6 +14,7 @@ from biossl.corpus import Corpus
 from biossl.downstream.evaluate_text import heading
 from biossl.probe_text import (
     METRIC_NAMES,
+    all_resampled,
     class_rows,
     count_line,
     cross_line,
@@ -22,8 +23,10 @@ from biossl.probe_text import (
     number,
     paired_lines,
     positive_line,
+    resampled,
     split_name,
     verdict,
+    warnings,
 )  # fmt: skip
 from biossl.report import figures, html
 from biossl.report.embedding_map import LEAST, EmbeddingMap
@@ -75,8 +78,9 @@ def lead(facts: dict[str, Any], probes: list[dict[str, Any]], evaluations: list[
         line += "".join(f"; pretrained minus {d['minus']} {interval(d, signed=True)}{verdict(d)}" for d in beside)
         if p["seen"]["subjects"]:
             line += f" (optimistic: {p['seen']['subjects']} of the {p['seen']['of']} judged subjects were seen, unlabelled, in pretraining)"
-        lines.append(line + ".")
+        lines += [*warnings(p), line + "."]
     for r in [r for r in evaluations or [] if r.get("metric") in r["scores"]][:3]:
+        lines += warnings(r)
         line = f"{heading(r)}: {METRIC_NAMES[r['metric']]} {interval(r['scores'][r['metric']])}"
         line += "".join(f"; minus {m['model']} {interval(m['minus'], signed=True)}{verdict(m['minus'])}" for m in r["rivals"])
         lines.append(line + ("; optimistic, judged subjects had been seen." if r["seen"]["subjects"] else "."))
@@ -205,9 +209,9 @@ def probes(results: list[dict[str, Any]]) -> str:
     if not results:
         return html.para("No probe was run: `biossl probe RUN CORPUS --label NAME`, then write this page again.")
     out = html.para(
-        "Features are frozen; only small heads are trained, their one setting chosen inside the training subjects. A figure "
+        "Features are frozen; only small heads are trained, their one setting chosen inside the training part. A figure "
         "means something only beside the random-initialised encoder and hand features. Brackets are 95 % intervals over "
-        "subjects; a paired difference whose interval holds 0 shows nothing.",
+        f"{all_resampled(results)}; a paired difference whose interval holds 0 shows nothing.",
         "soft",
     )
     for p in results:
@@ -223,6 +227,7 @@ def _probe(p: dict[str, Any]) -> str:
     counts = [count_line(name, c) for name, c in p["counts"].items() if isinstance(c, dict)]
     seen = f"Seen in pretraining: {p['seen']['subjects']} of the {p['seen']['of']} judged subjects."
     out += html.notes([*counts, f"Pooling {p['pool']}, seed {p['seed']}. {seen}"])
+    out += "".join(html.para(line, "warn") for line in warnings(p))
     if p["seen"]["subjects"]:
         out += html.para("The encoder had seen judged subjects (without labels): these figures are optimistic.", "warn")
     out += html.table(model_rows(p), strong=[0])
@@ -246,7 +251,7 @@ def _probe(p: dict[str, Any]) -> str:
     spread = p.get("per_subject")
     if spread:
         low, first, middle, third, high = (number(v) for v in spread["quartiles"])
-        text = f"{METRIC_NAMES[spread['metric']]} of single subjects: median {middle}, middle half {first} to {third}, range {low} to {high}."
+        text = f"{METRIC_NAMES[spread['metric']]} of single {resampled(p)}: median {middle}, middle half {first} to {third}, range {low} to {high}."
         out += html.para(text)
     return out + html.notes(p["notes"])
 
@@ -258,7 +263,7 @@ def _differences(p: dict[str, Any], title: str) -> str:
     rows = [(f"{d['minus']}, {d['head']}", d["value"], d["low"], d["high"]) for d in known]
     name = METRIC_NAMES[p["metric"]]
     svg = figures.differences(rows, title=title, xlabel=f"difference in {name}", alt=f"{title}. " + "; ".join(paired_lines(p)))
-    return html.figures([(svg, f"{name}, paired by subject, 95 % intervals; filled where the interval excludes 0.")])
+    return html.figures([(svg, f"{name}, paired by {resampled(p)[:-1]}, 95 % intervals; filled where the interval excludes 0.")])
 
 
 def embedding_map(picture: EmbeddingMap | None) -> str:
@@ -325,11 +330,11 @@ def provenance(
     return out
 
 
-def limits(results: list[dict[str, Any]], notes: list[str]) -> str:
+def limits(results: list[dict[str, Any]], notes: list[str], evaluations: list[dict[str, Any]]) -> str:
     """What this page does not show."""
     lines = [
         "For research. Nothing here is validated for diagnosis or care.",
-        "Intervals resample the judged subjects; they say nothing of other hospitals, devices or populations.",
+        f"Intervals resample the judged {all_resampled([*results, *evaluations])}; they say nothing of other hospitals, devices or populations.",
         "One training run with one seed: another seed may give another figure.",
     ]
     few = [p["label"] for p in results if p["seen"]["of"] < 15]

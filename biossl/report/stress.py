@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from biossl.downstream.evaluate_text import stress_rows
-from biossl.probe_text import METRIC_NAMES
+from biossl.probe_text import METRIC_NAMES, resampled
 from biossl.report import html
 from biossl.report.figures import COLOURS, GREY, STYLE, svg
 
@@ -30,7 +30,7 @@ def section(r: dict[str, Any]) -> str:
         "Degraded input: the same rows with channels lost, from a slower device, or noisy; weights, thresholds and limits as they were."
     )
     picture = _picture(r)
-    note = "Bars are 95 % intervals over subjects; the dashed line is the input as it is; squares are what the model decides nothing on."
+    note = f"Bars are 95 % intervals over {resampled(r)}; the dashed line is the input as it is; squares are what the model decides nothing on."
     out += html.figures([(picture, note)]) if picture else ""
     return out + html.table(stress_rows(r), caption="Degraded input")
 

@@ -22,7 +22,7 @@ from biossl.downstream.evaluate_text import (
 from biossl.metrics.intervals import N_RESAMPLES
 from biossl.metrics.subgroups import MIN_SUBJECTS
 from biossl.models.group_heads import GroupHead
-from biossl.probe_text import METRIC_NAMES, class_rows, interval, number, split_name, verdict
+from biossl.probe_text import METRIC_NAMES, all_resampled, class_rows, interval, number, resampled, split_name, verdict, warnings
 from biossl.report import flow, known, people
 from biossl.report.known import Rows, wanted
 from biossl.report.study import Study, opening_rows
@@ -65,7 +65,10 @@ def report(study: Study) -> str:
                 body.append("")
     lead = "After the items of TRIPOD+AI (Collins et al., BMJ 2024;385:e078378), filled by biossl from the run's own files. "
     out += [lead + f"{gaps} places are for the authors: search for `{known.WANTED.strip()}`.", ""]
-    out.append("A research report, no statement of clinical use. Brackets are 95 % intervals over subjects.")
+    results = [j.result for j in study.judged]
+    out.append(f"A research report, no statement of clinical use. Brackets are 95 % intervals over {all_resampled(results)}.")
+    for line in dict.fromkeys(w for r in results for w in warnings(r)):
+        out += ["", _plain(f"**{line}**")]
     return "\n".join([*out, "", *body])
 
 
@@ -179,11 +182,13 @@ def _used(study: Study) -> str:
     by = (about["inner"] or {}).get("by")
     chosen = {
         "val": "part val chose how long to train and gave calibration and limits",
-        "train": "grouped folds of the training subjects did so",
+        "train": f"grouped folds of the training {'recordings' if about.get('within_subject') else 'subjects'} did so",
     }
     text = f"Trained on part train of {split_name(about['split'])}{people.apart(study)}; {chosen.get(str(by), 'nobody was held out to choose by')}."
-    where = [f"{heading(j.result)}" for j in study.judged if j.result["seen"]["subjects"] == 0]
-    return text + (f" Judged, with nothing fitted, on unseen subjects: {'; '.join(where)}." if where else "")
+    for what in ("subjects", "recordings"):
+        where = [heading(j.result) for j in study.judged if j.result["seen"]["subjects"] == 0 and resampled(j.result) == what]
+        text += f" Judged, with nothing fitted, on unseen {what}: {'; '.join(where)}." if where else ""
+    return text
 
 
 def _analysis(study: Study) -> list[Item]:
@@ -194,6 +199,7 @@ def _analysis(study: Study) -> list[Item]:
     rate = f", AdamW with learning rate {optimizer['lr']:g} and weight decay {optimizer['weight_decay']:g}" if optimizer else ""
     weights = recipe.get("objective", {}).get("weights") or []
     metrics = sorted({METRIC_NAMES[m] for j in study.judged for m in j.result["scores"]})
+    over = all_resampled(j.result for j in study.judged)
     groups = sorted({n for j in study.judged for n in j.result["groups"]})
     rivals = sorted({r["model"] for j in study.judged for r in j.result["rivals"] if "run" not in r})
     inner = about["inner"] or {}
@@ -207,11 +213,11 @@ def _analysis(study: Study) -> list[Item]:
             known.calibration(study),
         ]),
         Item("12d", "Analytical methods: heterogeneity", [
-            "Intervals resample subjects with all their windows; scores of single subjects, of groups of covariates "
+            f"Intervals resample {over} with all their windows; scores of single {over}, of groups of covariates "
             f"({', '.join(groups) or 'none asked for'}) and of each corpus stand apart.",
         ]),
         Item("12e", "Analytical methods: measures of performance", [
-            f"{', '.join(metrics)}, each with a 95 % percentile interval over {N_RESAMPLES:,} resamples of subjects; calibration error"
+            f"{', '.join(metrics)}, each with a 95 % percentile interval over {N_RESAMPLES:,} resamples of {over}; calibration error"
             f"{'; decision curve' if model.kind == 'binary' else ''}; paired differences to simple models fitted on the same training rows ({', '.join(rivals) or 'none'})." if study.judged else NOT_JUDGED,
             wanted("which measure decides, as fixed before the evaluation"),
         ]),
@@ -225,7 +231,7 @@ def _analysis(study: Study) -> list[Item]:
             *([known.calibration(study)] if weights else []),
         ]),
         Item("14", "Fairness", [
-            f"Scored apart by {', '.join(groups)} (item 23a); a group under {MIN_SUBJECTS} subjects is named and not scored." if groups
+            f"Scored apart by {', '.join(groups)} (item 23a); a group under {MIN_SUBJECTS} {over} is named and not scored." if groups
             else "No group was scored apart: `biossl evaluate RUN CORPUS --by sex age`.",
             wanted("which groups matter and why, and what was done about differences"),
         ]),
@@ -242,7 +248,9 @@ def _differences(study: Study) -> list[Block]:
     for j in study.judged:
         same = study.trained is not None and j.corpus is not None and j.corpus.hash == study.trained.hash
         if same:
-            text = "the same set, view and label, other subjects"
+            text = "the same set, view and label, other " + (
+                "recordings of the same people" if j.result.get("within_subject") else "subjects"
+            )
         elif j.corpus is None or study.trained is None:
             text = "another corpus, or one that is not at hand: its differences are not known"
         else:
@@ -342,7 +350,7 @@ def _heterogeneity(study: Study) -> list[Block]:
                 values[len(values) // 2] if len(values) % 2 else (values[len(values) // 2 - 1] + values[len(values) // 2]) / 2
             )
             out.append(
-                f"{heading(j.result)}: {name} of {len(values)} single subjects from {number(values[0])} to {number(values[-1])}, median {number(middle)}."
+                f"{heading(j.result)}: {name} of {len(values)} single {resampled(j.result)} from {number(values[0])} to {number(values[-1])}, median {number(middle)}."
             )
     return out or [NOT_JUDGED]
 

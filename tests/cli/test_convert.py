@@ -147,7 +147,9 @@ def test_label_and_split(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["split", corpus, "--name", "cv2", "--folds", "3"]) == 0
     out, err = capsys.readouterr()
     assert "note" not in out and "note: fold 0: label 'sex' has " in err
-    assert report["counts"]["0"] == {"subjects": 1, "windows": 10} and re.fullmatch("[0-9a-f]{64}", report["hash"])
+    assert report["counts"]["0"] == {"subjects": 1, "recordings": 2, "windows": 10} and re.fullmatch(
+        "[0-9a-f]{64}", report["hash"]
+    )
     (tmp_path / "s.csv").write_text("record,part\na1,train\na2,test\nb1,train\n")
     assert main(["split", corpus, "--name", "x", "--csv", str(tmp_path / "s.csv"), "--key", "record"]) == 4
     assert "1 of 2 subjects are in more than one part" in capsys.readouterr().err

@@ -95,6 +95,7 @@ def test_the_minimal_card_is_right(tmp_path: Path) -> None:
         ({"format": 2}, "key 'format' is 2"),
         ({"name": "My Set"}, "key 'name'"),
         ({"views": {}}, "'views' is empty"),
+        ({"labels__beat__last_s": 60}, "labels.beat.last_s' must be seconds, 0 or more, of a label from a covariate"),
         ({"files__0__pattern": "("}, "files[0].pattern' is not a regular expression"),
         ({"files__0__pattern": r"(?P<record>\d+)\.hea"}, "no group (?P<subject>...)"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from biossl.corpus import Corpus, convert
 from biossl.corpus.card import load_card
 from biossl.corpus.views import Cut, cut, discover, load_record
 from biossl.errors import RecordError
@@ -191,3 +193,17 @@ def test_the_wrong_source_or_reader_is_one_line(data_root: Path) -> None:
     with pytest.raises(RecordError) as e:
         load_record(replace(card, files=[wrong]), task)
     assert e.value.code == "wrong_format" and "\n" not in str(e.value)
+
+
+def test_eegmats_last_minute_of_rest_is_as_long_as_its_task(data_root: Path, tmp_path: Path) -> None:
+    """Subject04's rest lasts 170 s, the others' 182 s, the last 2 s of every file being padding."""
+    (tmp_path / "eegmat").mkdir()
+    for name in ("Subject00_1.edf", "Subject00_2.edf", "Subject04_1.edf", "Subject04_2.edf", "subject-info.csv"):
+        shutil.copy(next((data_root / "eegmat").rglob(name)), tmp_path / "eegmat")
+    convert(load_card("eegmat"), tmp_path / "eegmat", tmp_path / "corpus", view="rest_task", partial=True)
+    corpus = Corpus.open(tmp_path / "corpus")
+    assert corpus.labels("task").counts() == {"rest": 87, "task": 30} and corpus.labels("task").classes == ("rest", "task")
+    late = corpus.labels("task_last_minute")
+    assert late.counts() == {"rest": 30, "task": 30} and late.classes == ("rest", "task")
+    start = corpus.index["start_s"][late.known].groupby(corpus.index["record"]).agg(["min", "max"])
+    assert start.to_numpy().tolist() == [[120, 176], [0, 56], [108, 164], [0, 56]]

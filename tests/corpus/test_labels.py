@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,22 @@ def test_a_record_with_codes_is_negative_for_the_others_and_one_without_is_unkno
     assert np.isnan(got["r003"]).all()
     assert corpus.labels("findings").known.sum() == 40
     assert corpus.labels("findings").counts() == {"A": 24, "B": 24}
+
+
+def test_the_last_seconds_of_each_recording(tmp_path: Path) -> None:
+    """Eight windows of 2 s: those in the last 5 s are two; padding at the end is not counted back from."""
+    made = make_corpus(tmp_path / "c", n_channels=1)
+    made.card.labels["late"] = replace(made.card.labels["group"], last_s=5)
+    whole = made.labels("group").values[:, 0]
+    start = made.index["start_s"].to_numpy()
+    values = made.labels("late").values[:, 0]
+    assert set(start[~np.isnan(values)]) == {12.0, 14.0} and (values[start >= 12] == whole[start >= 12]).all()
+    padded = (made.index["record"] == "r001") & (start >= 14)
+    lost = made.index["record"] == "r002"
+    made.index = made.index.assign(sha256=made.index["sha256"].mask(padded | lost, ""))
+    known = ~np.isnan(made.labels("late").values[:, 0])
+    assert set(start[known & (made.index["record"] == "r001")]) == {10.0, 12.0}
+    assert not known[lost].any() and known.sum() == 10
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from biossl.corpus import Corpus, add_split, make_split
 from biossl.corpus.card import Split
 from biossl.corpus.convert import convert_tasks
-from biossl.corpus.splits import _dealt, _sizes, default_split, load_split, n_folds, with_fold
+from biossl.corpus.dealing import dealt as deal
+from biossl.corpus.dealing import sizes
+from biossl.corpus.splits import default_split, load_split, n_folds, with_fold
 from biossl.errors import DataError, RequestError
 
 
@@ -34,8 +36,8 @@ def by_subject(corpus: Corpus, part: pd.Series) -> pd.Series:
 def test_sizes_add_up_and_every_stretch_is_shared_out(n: int, shares: tuple[float, ...]) -> None:
     if n < sum(s > 0 for s in shares):
         return
-    size = _sizes(n, list(shares))
-    dealt = np.array(_dealt(n, list(shares)))
+    size = sizes(n, list(shares))
+    dealt = np.array(deal(n, list(shares)))
     assert sum(size) == n and [int((dealt == k).sum()) for k in range(len(shares))] == size
     assert all((s > 0) == (z > 0) for s, z in zip(shares, size, strict=True))
     for k in range(len(shares)):  # the first m positions hold m * share of part k, give or take two

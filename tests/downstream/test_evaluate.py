@@ -15,6 +15,7 @@ from corpus_factory import make_corpus
 from sklearn.metrics import accuracy_score, f1_score
 
 from biossl.cli import main
+from biossl.config import dump_yaml, load_yaml
 from biossl.corpus import Corpus
 from biossl.downstream.evaluate import evaluate
 from biossl.downstream.finetune import scarce_rows
@@ -99,6 +100,28 @@ def test_people_it_was_trained_or_chosen_on_are_refused(tuned: Path, corpus: Cor
             evaluate(tuned, corpus, split=halves, part=part, out=tmp_path / part)
     flagged = evaluate(tuned, corpus, split=halves, part="val", out=tmp_path / "v", baselines=False, allow_seen=True)
     assert any("optimistic" in n for n in flagged["notes"])
+
+
+def test_a_second_label_judges_some_of_the_rows_and_a_confound_is_told(
+    tuned: Path, corpus: Corpus, halves: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model is that of ``group``; judged by its label of the last seconds of each recording, which the card calls confounded."""
+    other = tmp_path / "imu"
+    shutil.copytree(corpus.path, other)
+    card = load_yaml(other / "card.yaml")
+    card["labels"]["late"] = card["labels"]["group"] | {"last_s": 5.2, "confounds": "fast always came <after> slow"}
+    (other / "card.yaml").write_text(dump_yaml(card))
+    assert main(["evaluate", str(tuned), str(other), "--label", "late", "--splits", halves, "--no-baselines"]) == 0
+    assert "confound of 'late': fast always came <after> slow" in capsys.readouterr().out
+    (file,) = (tuned / "evaluations").glob("imu-late-*/results.json")
+    held = json.loads(file.read_text())
+    assert held["confounds"] == "fast always came <after> slow" and held["counts"]["windows"] == 2 * 5
+    table = pd.read_parquet(file.parent / "predictions.parquet")
+    assert (table.groupby("record")["start_s"].min() > 4).all()
+    write_report(tuned, tmp_path / "page.html")
+    for name in ("page.html", "page.md"):
+        assert "fast always came &lt;after" in (tmp_path / name).read_text(), name
+    shutil.rmtree(file.parent)
 
 
 def test_another_site_is_judged_whole_and_its_strange_class_left_out(tuned: Path, tmp_path: Path) -> None:

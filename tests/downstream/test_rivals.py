@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from corpus_factory import make_corpus
 
 from biossl import protocol
 from biossl.baselines import gravity_features
-from biossl.checkpoint import load_encoder
+from biossl.checkpoint import load_encoder, save_encoder
 from biossl.cli import main
 from biossl.corpus import Corpus
+from biossl.corpus.card import View
 from biossl.downstream import finetune as module
 from biossl.downstream import rivals
 from biossl.downstream.evaluate import evaluate
@@ -22,6 +25,7 @@ from biossl.downstream.finetune import finetune
 from biossl.downstream.model import load_model
 from biossl.downstream.rivals import forest
 from biossl.errors import DataError, RequestError
+from biossl.models.transformer import EncoderConfig, TransformerEncoder
 from biossl.probe import random_encoder
 from biossl.protocol import Target
 from biossl.signal import InputSpec
@@ -74,6 +78,37 @@ def test_gravity_is_how_the_sensor_lies_and_not_how_it_moves() -> None:
     a, b = gravity_features(np.stack([still, moving]), spec)
     assert np.allclose(a, [0.6, 0, 0.8, 1.0, *np.arccos([0.6, 0, 0.8])], atol=1e-6) and np.allclose(a, b, atol=1e-6)
     assert np.isnan(gravity_features(np.full((1, 4, 100), np.nan), spec)).all()
+
+
+@pytest.mark.parametrize(("policy", "beside"), [("around_events", True), ("sliding", False)])
+def test_spatial_patterns_stand_beside_models_of_eeg_trials_alone(policy: Any, beside: bool, tmp_path: Path) -> None:
+    channels = ["C3", "C4", "Cz", "P3", "P4", "Pz"]
+    view = View(sfreq=100, window_s=2, stride_s=2, channels=channels, policy=policy, event_kind="state")
+    made = make_corpus(
+        tmp_path / "c", modality="eeg", n_subjects=12, windows_per_subject=3, n_samples=200, n_channels=6, views={"main": view}
+    )
+    network = TransformerEncoder(
+        made.spec, EncoderConfig(dim=16, depth=1, heads=2, patch_s=0.5, tokenizer="joint", attention="full")
+    )
+    start = save_encoder(network, tmp_path / "encoder", seen={"subjects": {"s:before"}})
+    for label in ("group", "findings"):
+        run = finetune(start, made, label, tmp_path / label, mode="frozen", steps=2, split="official")
+        model, rows = load_model(run), np.arange(4)
+        found, _ = rivals.rival_predictions(model, made, rows, model.kind, run, seed=0)
+        assert (rivals.CSP in found) is (beside and label == "group")
+    fewer = {"main": replace(view, channels=channels[:5])}
+    other = make_corpus(tmp_path / "d", modality="eeg", n_samples=200, n_channels=5, views=fewer)
+    assert rivals._trials(made, rows, other, rows, 0) == (
+        "CSP + LDA: the corpora have other channels; left out" if beside else ""
+    )
+
+
+def test_windows_too_short_for_the_filter_of_spatial_patterns_say_so(tmp_path: Path) -> None:
+    view = View(sfreq=100, window_s=1, stride_s=1, channels=["C3", "C4", "Cz", "P3"], policy="around_events", event_kind="state")
+    made = make_corpus(tmp_path / "c", modality="eeg", n_channels=4, n_samples=100, views={"main": view})
+    assert rivals._trials(made, np.arange(2), made, np.arange(2), 0) == (
+        "CSP + LDA: needs windows of 1.65 s or more at over 60 Hz; left out"
+    )
 
 
 def test_from_scratch_is_the_same_architecture_with_the_probes_random_weights(encoder: Path, scratch: Path) -> None:
