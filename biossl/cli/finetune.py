@@ -43,6 +43,9 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--steps", type=int, default=None, help="default: 20 passes, at least 200 and at most 3,000")
     parser.add_argument("--batch-size", type=int, default=64, help="windows of a step")
     parser.add_argument("--lr", type=float, default=None, help="learning rate; default by mode")
+    parser.add_argument(
+        "--rank", type=int, default=None, help="of the adapters of mode lowrank (default: 16; matrices that matter less have half)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the head, the order of windows and draws of scarce labels")
     parser.add_argument("--adapt", action="store_true", help="accept a corpus with other channels or filters than the encoder's")
     parser.add_argument("--scratch", action="store_true", help="train the encoder's architecture from random weights instead")
@@ -58,11 +61,13 @@ def run(args: Any) -> dict[str, Any]:
 
     corpus = Corpus.open(args.corpus)
     where = args.out or f"runs/{corpus.path.resolve().name}-{args.label}"
-    settings = {
+    settings: dict[str, Any] = {
         "mode": args.mode, "head": args.head, "kind": args.kind, "event": args.event, "class_weight": args.class_weight,
         "augment": args.augment, "self_training": args.self_training, "steps": args.steps, "batch_size": args.batch_size, "lr": args.lr,
         "adapt": args.adapt, "scratch": args.scratch, "split": args.splits, "seed": args.seed, "overwrite": args.overwrite,
     }  # fmt: skip
+    if args.rank is not None:
+        settings["lowrank"] = _adapters(args.rank, args.mode)
     if args.fold is not None or args.seeds is not None:
         return _several(args, corpus, where, settings)
     rows = scarce_rows(
@@ -73,6 +78,19 @@ def run(args: Any) -> dict[str, Any]:
     say(f"model: {out / 'model'} ({about['label']}, {about['kind']}, mode {about['mode']})")
     say(f"judge it: biossl evaluate {out} {args.corpus}")
     return {"run": str(out), "model": str(out / "model")} | {k: about[k] for k in ("label", "kind", "mode", "choices", "inner")}
+
+
+def _adapters(rank: int, mode: str) -> Any:
+    """Settings of the adapters with this rank."""
+    from biossl.errors import RequestError
+    from biossl.models.lowrank import LowRankConfig
+
+    if mode not in ("auto", "lowrank"):
+        raise RequestError(f"--rank {rank}: belongs to --mode lowrank, not {mode}")
+    try:
+        return LowRankConfig(rank=rank)
+    except ValueError as error:
+        raise RequestError(f"--rank {rank}: {error}") from None
 
 
 def _several(args: Any, corpus: Any, where: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -16,6 +17,7 @@ import torch
 from run_toys import forks
 from safetensors.torch import load_file
 
+from biossl.cli import main
 from biossl.corpus import Corpus
 from biossl.downstream import choices
 from biossl.downstream import finetune as module
@@ -184,6 +186,20 @@ def test_self_training_adds_unlabelled_training_windows_and_no_others(
     n = int(line.split()[1])
     assert n > 0 and len(given) == 2 and (given[0] == some).all() and len(given[1]) == len(some) + n
     assert set(given[1]) <= set(np.flatnonzero(corpus.split(halves) == "train"))
+
+
+def test_the_rank_of_adapters_is_given_on_the_command_line(
+    encoder: Path, corpus: Corpus, halves: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["finetune", str(encoder), str(corpus.path), "--label", "group", "--splits", halves, "--steps", "5", "--overwrite"]
+
+    def trained(*more: str) -> int:
+        assert main([*base, "--out", str(tmp_path / "run"), *more]) == 0
+        return int(re.findall(r"([\d,]+) of [\d,]+ parameters are trained", capsys.readouterr().err)[0].replace(",", ""))
+
+    assert trained("--mode", "lowrank", "--rank", "4") < trained("--mode", "lowrank")
+    assert main([*base, "--mode", "full", "--rank", "4"]) == 2 and "belongs to --mode lowrank" in capsys.readouterr().err
+    assert main([*base, "--rank", "2"]) == 2 and "rank must be at least 4" in capsys.readouterr().err
 
 
 def test_refusals_are_one_line(encoder: Path, tuned: Path, corpus: Corpus, halves: str, tmp_path: Path) -> None:
