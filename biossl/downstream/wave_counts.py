@@ -25,6 +25,7 @@ from biossl.metrics.events import match_events
 Array = NDArray[Any]
 COLUMNS = (
     "record", "channel", "label", "source", "onset_s", "duration_s", "probability", "onset_error_ms", "offset_error_ms",
+    "missing",
 )  # fmt: skip
 
 
@@ -102,12 +103,13 @@ def _wave_rows(
     record: str, channel: str, name: str, reference: Array, waves: pd.DataFrame, bounds: Array
 ) -> list[pd.DataFrame]:  # fmt: skip
     """Detected and annotated waves of a class, each with the error of its matched boundaries (detected minus annotated, ms)."""
-    own = waves.assign(onset_error_ms=np.nan, offset_error_ms=np.nan)
+    own = waves.assign(onset_error_ms=np.nan, offset_error_ms=np.nan, missing="")
+    known = np.isfinite(reference)
+    start, end = (np.where(known[:, side], reference[:, side], reference[:, 1]) for side in (0, 2))
+    missing = np.select([known[:, 0] & ~known[:, 2], ~known[:, 0] & known[:, 2], ~known[:, 0]], ["offset", "onset", "both"], "")
     true = pd.DataFrame({
-        "record": record, "channel": channel, "label": name, "source": "reference",
-        "onset_s": np.where(np.isfinite(reference[:, 0]), reference[:, 0], reference[:, 1]),
-        "duration_s": np.nan_to_num(reference[:, 2] - reference[:, 0]), "probability": np.nan, "onset_error_ms": np.nan,
-        "offset_error_ms": np.nan,
+        "record": record, "channel": channel, "label": name, "source": "reference", "onset_s": start, "duration_s": end - start,
+        "probability": np.nan, "onset_error_ms": np.nan, "offset_error_ms": np.nan, "missing": missing,
     })  # fmt: skip
     for side, word in enumerate(SIDES):
         there = np.flatnonzero(np.isfinite(reference[:, 2 * side]))
