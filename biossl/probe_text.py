@@ -165,6 +165,17 @@ def interval(value: dict[str, Any], *, signed: bool = False) -> str:
     return f"{text} [{number(value['low'], signed=signed)}, {number(value['high'], signed=signed)}]"
 
 
+def over_seeds(result: dict[str, Any], what: str) -> str:
+    """``what, mean of 5 seeds`` where a result is of several."""
+    n = len(result.get("seeds", ()))
+    return what if n <= 1 else f"{what}, mean of {n} seeds"
+
+
+def seed_range(entry: dict[str, Any]) -> str:
+    """``0.905 to 0.921``, lowest to highest seed."""
+    return "-" if entry["min"] is None else f"{number(entry['min'])} to {number(entry['max'])}"
+
+
 def number(value: float | None, *, signed: bool = False) -> str:
     """Three decimals, or a dash when it could not be computed."""
     if value is None:

@@ -83,6 +83,7 @@ class Annotation:
     ``onset_s`` is float64 seconds from the start of the *file* (not of the segment), ``duration_s`` seconds (0 = a
     point), ``channel`` the canonical channel name or ``""`` for all, ``kind`` what sort of mark (``beat``, ``rhythm``,
     ``wave``, ``stage``, ``activity``, ``trial``, ``note``), ``source`` who made it (``atr``, ``edf+``, ``labels.txt``).
+    ``missing`` is the bound that nobody gave, ``onset`` or ``offset``: the mark then lasts from, or to, its peak ('' = none missing).
     """
 
     onset_s: float
@@ -91,6 +92,7 @@ class Annotation:
     channel: str = ""
     kind: str = "note"
     source: str = ""
+    missing: str = ""
 
 
 @dataclass

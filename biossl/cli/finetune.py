@@ -44,7 +44,10 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="windows of a step")
     parser.add_argument("--lr", type=float, default=None, help="learning rate; default by mode")
     parser.add_argument(
-        "--rank", type=int, default=None, help="of the adapters of mode lowrank (default: 16; matrices that matter less have half)"
+        "--rank",
+        type=int,
+        default=None,
+        help="of the adapters of mode lowrank (default: 16; matrices that matter less have half)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the head, the order of windows and draws of scarce labels")
     parser.add_argument("--adapt", action="store_true", help="accept a corpus with other channels or filters than the encoder's")

@@ -361,7 +361,7 @@ def _gather(jobs: list[Job]) -> _Gathered:
     from biossl.corpus.index import EVENT_COLUMNS, INDEX_COLUMNS
 
     columns: dict[str, list[Any]] = {name: [] for name in (*INDEX_COLUMNS, "day")}
-    events: dict[str, list[Any]] = {name: [] for name in EVENT_COLUMNS}
+    events: dict[str, list[Any]] = {name: [] for name in (*EVENT_COLUMNS, "missing")}
     covariates: list[tuple[int, dict[str, str]]] = []
     shards, quarantine, findings = [], [], []
     splits: dict[str, dict[str, str]] = {}
@@ -378,7 +378,7 @@ def _gather(jobs: list[Job]) -> _Gathered:
             count = len(block["events"]["onset_s"])
             events["subject"] += [block["subject"]] * count
             events["record"] += [block["record"]] * count
-            for name, values in block["events"].items():
+            for name, values in ({"missing": [""] * count} | block["events"]).items():
                 events[name] += values
             columns["shard"] += [job.number] * n
             columns["row"] += range(row, row + n)
@@ -405,6 +405,8 @@ def _gather(jobs: list[Job]) -> _Gathered:
         "quality": "float32", "day": "float64",
     }  # fmt: skip
     index = pd.DataFrame({k: pd.Series(v, dtype=kinds.get(k, "object")) for k, v in columns.items()})
+    if not any(events["missing"]):
+        del events["missing"]
     table = pd.DataFrame(
         {k: pd.Series(v, dtype="float64" if k in ("onset_s", "duration_s") else "object") for k, v in events.items()}
     )

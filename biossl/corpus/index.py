@@ -148,7 +148,7 @@ class Corpus:
 
     @cached_property
     def events(self) -> pd.DataFrame:
-        """All events of the records: :data:`EVENT_COLUMNS`."""
+        """All events of the records: :data:`EVENT_COLUMNS`, and ``missing`` where any lacks a bound (:class:`~biossl.signal.Annotation`)."""
         file = self.path / "events.parquet"
         events = _table(file)
         absent = [name for name in EVENT_COLUMNS if name not in events]

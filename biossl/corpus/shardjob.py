@@ -197,4 +197,6 @@ def _events(job: Job, cut: Cut) -> dict[str, list[Any]]:
     for name in EVENT_FIELDS:
         number = name in ("onset_s", "duration_s")
         events[name] = [float(v) if number else str(v) for v in cut.events[name].tolist()]
+    if "missing" in cut.events:
+        events["missing"] = [str(v) for v in cut.events["missing"].tolist()]
     return events if job.names.secret is None else private_events(events, job.card, job.view)

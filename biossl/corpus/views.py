@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EVENT_COLUMNS", "Cut", "RecordTask", "cut", "discover", "load_record", "view_spec"]
 
-EVENT_COLUMNS = ("onset_s", "duration_s", "label", "channel", "kind", "source")
+EVENT_COLUMNS = ("onset_s", "duration_s", "label", "channel", "kind", "source", "missing")
 RATE_TOLERANCE = 1e-3  # a file's rate may differ from the card's by this share
 
 

@@ -49,7 +49,7 @@ def fit_decoder(task: Task, subjects: Sequence[str]) -> Decoder:
     least: dict[str, float] = {}
     bridge: dict[str, float] = {}
     for name in task.events:
-        own = marks[(marks["code"] == task.classes.index(name)) & (marks["end_s"] > marks["onset_s"])]
+        own = marks[(marks["code"] == task.classes.index(name)) & (marks["end_s"] > marks["onset_s"]) & (marks["missing"] == "")]
         lasting, pauses = [], []
         for _, line in own.groupby(["record", "channel"], sort=False):
             both = joined(line[["onset_s", "end_s"]].to_numpy())

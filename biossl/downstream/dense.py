@@ -105,8 +105,8 @@ def make_dense(corpus: Corpus, label: str) -> DenseTask:
     corpus : Corpus
     label : str
         Of the card, with ``source: overlap``. Channels have classes of their own where events name a channel; an event without one is
-        of all. Samples in events of two classes, in an event whose label is in no class, and between the neighbours of an event without
-        duration (a wave whose bounds nobody gave) are unknown.
+        of all. Samples in events of two classes, in an event whose label is in no class, and up to the neighbour on the side where nobody
+        gave a wave's bound (both sides of an event without duration) are unknown.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def make_dense(corpus: Corpus, label: str) -> DenseTask:
 
 
 def label_marks(corpus: Corpus, how: Label) -> pd.DataFrame:
-    """Events of a label: ``record``, ``subject``, ``channel`` ('' = all), ``code`` (-1 = in no class), ``onset_s``, ``end_s``, in time order.
+    """Events of a label: ``record``, ``subject``, ``channel`` ('' = all), ``code`` (-1 = in no class), ``onset_s``, ``end_s``, ``missing``, in time order.
 
     Events of channels that the corpus lacks are left out.
     """
@@ -152,6 +152,7 @@ def label_marks(corpus: Corpus, how: Label) -> pd.DataFrame:
         "record": events["record"].astype(str).to_numpy(), "subject": events["subject"].astype(str).to_numpy(), "channel": channel,
         "code": [number.get(v, UNKNOWN) for v in events["label"].astype(str)], "onset_s": onset,
         "end_s": onset + events["duration_s"].to_numpy(np.float64),
+        "missing": events["missing"].fillna("").astype(str).to_numpy() if "missing" in events else "",
     })  # fmt: skip
     table = table[np.isin(channel, ["", *corpus.spec.ch_names])]
     return table.sort_values(["record", "channel", "onset_s"], kind="stable", ignore_index=True)
@@ -177,13 +178,13 @@ def _codes(corpus: Corpus, how: Label, marks: pd.DataFrame, channels: tuple[str,
             if mine is None or not len(mine):
                 lines[rows] = UNKNOWN if how.judged == "annotated" else EMPTY
                 continue
-            onset, end, code = (mine[k].to_numpy() for k in ("onset_s", "end_s", "code"))
+            onset, end, code, missing = (mine[k].to_numpy() for k in ("onset_s", "end_s", "code", "missing"))
             latest = np.maximum.accumulate(end)  # events may nest, so ends alone are not sorted
             for row in rows:
                 low, high = start[row], start[row] + n / sfreq
                 some = slice(int(np.searchsorted(latest, low, "left")), int(np.searchsorted(onset, high, "right")))
                 _fill(lines[row], onset[some] - low, end[some] - low, code[some], sfreq)
-                for a, b in _doubtful(onset, end, code, how.judged):
+                for a, b in _doubtful(onset, end, code, missing, how.judged):
                     i, j = (sample(np.array([v - low]), sfreq, n)[0] for v in (a, b))
                     lines[row, i:j][lines[row, i:j] == EMPTY] = UNKNOWN
     codes[codes == EMPTY] = 0 if how.background else UNKNOWN
@@ -196,15 +197,18 @@ def _fill(line: Array, onset: Array, end: Array, code: Array, sfreq: float) -> N
         inside[:] = np.where((inside == EMPTY) | (inside == k), k, UNKNOWN)
 
 
-def _doubtful(onset: Array, end: Array, code: Array, judged: str) -> Iterator[tuple[float, float]]:
+def _doubtful(onset: Array, end: Array, code: Array, missing: Array, judged: str) -> Iterator[tuple[float, float]]:
     """Spans of a channel in which a sample of no event is unknown."""
     lasting = end > onset
     if judged == "annotated":
         first, last = (onset[lasting].min(), end[lasting].max()) if lasting.any() else (np.inf, np.inf)
         yield -np.inf, first
         yield last, np.inf
-    for at in onset[~lasting & (code >= 0)]:  # from the end of the wave before to the start of the next
-        yield end[lasting & (onset <= at)].max(initial=-np.inf), onset[lasting & (onset > at)].min(initial=np.inf)
+    point = ~lasting & (code >= 0)
+    for at in onset[point | (lasting & (missing == "onset"))]:  # from the end of the wave before
+        yield end[lasting & (onset < at)].max(initial=-np.inf), at
+    for at in end[point | (lasting & (missing == "offset"))]:  # to the start of the next
+        yield at, onset[lasting & (onset >= at)].min(initial=np.inf)
 
 
 def sample(seconds: Array, sfreq: float, n: int) -> Array:
@@ -267,9 +271,11 @@ def dense_tally(corpus: Corpus, task: DenseTask, some: Array | None = None) -> l
 
 
 def reference_of(marks: pd.DataFrame, channel: str, code: int) -> Array:
-    """Onset, peak, offset of a class' events of one channel of a record (n, 3): a wave without bounds has its peak alone."""
+    """Onset, peak, offset of a class' events of one channel of a record (n, 3), NaN where nobody gave the bound."""
     mine = of_channel(marks, channel)
     mine = mine[mine["code"] == code]
     onset, end = mine["onset_s"].to_numpy(float), mine["end_s"].to_numpy(float)
-    lasting = end > onset
-    return np.stack([np.where(lasting, onset, np.nan), (onset + end) / 2, np.where(lasting, end, np.nan)], axis=1)
+    lasting, missing = end > onset, mine["missing"].to_numpy()
+    peak = np.select([missing == "onset", missing == "offset"], [onset, end], (onset + end) / 2)
+    known = [np.where(lasting & (missing != side), at, np.nan) for side, at in (("onset", onset), ("offset", end))]
+    return np.stack([known[0], peak, known[1]], axis=1)

@@ -21,6 +21,7 @@ from biossl.config import to_plain
 from biossl.corpus import Corpus, guard_split
 from biossl.corpus.splits import default_split, n_folds, with_fold
 from biossl.corpus.within import WARNING, is_within_subject
+from biossl.downstream.dense import class_counts
 from biossl.downstream.finetune import finetune, scarce_rows
 from biossl.downstream.fitting import check_learnable
 from biossl.downstream.foldrun import FILE, FoldRun, Member, is_folds, make_members, parts_hash, read_folds
@@ -155,11 +156,11 @@ def _check_folds(corpus: Corpus, task: Task, members: Sequence[Member]) -> None:
 
 def unlearnt(task: Task, train: Any) -> list[str]:
     """A line for the classes of which no window is trained on."""
-    y = task.values[train]
     if task.kind in ("multiclass", "ordinal", "dense"):
-        absent = [c for k, c in enumerate(task.classes) if not (y == k).any()]
+        there = class_counts(task, train) > 0
     else:
-        absent = [c for k, c in enumerate(task.classes) if not (y[:, k] == 1).any()]
+        there = (task.values[train] == 1).any(axis=0)
+    absent = [c for k, c in enumerate(task.classes) if not there[k]]
     return [f"no training window of {', '.join(absent)}, which its model cannot know"] if absent else []
 
 

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from biossl.downstream.delineation_text import SHOWN, caption_lines, event_tables, subject_event_rows
 from biossl.downstream.evaluate_text import rival_rows
-from biossl.probe_text import METRIC_NAMES, class_rows, count_line, interval, number, resampled, table, verdict, warnings
+from biossl.probe_text import (
+    METRIC_NAMES,
+    class_rows,
+    count_line,
+    interval,
+    number,
+    over_seeds,
+    resampled,
+    seed_range,
+    table,
+    verdict,
+    warnings,
+)  # fmt: skip
 
 Rows = list[list[str]]
-SHOWN = 60  # subjects printed one by one at most; all of them are in results.json
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -29,13 +41,12 @@ def as_text(result: dict[str, Any]) -> str:
         "",
     ]
     lines += table(score_rows(result))
-    blocks = [rival_rows(result), subject_rival_rows(result), fold_rows(result)]
-    blocks += [
-        subject_rows(result) if len(result["per_subject"]) <= SHOWN else [],
-        class_rows(result) if result["per_class"] else [],
-    ]
-    for rows in blocks:
+    people = subject_rows(result) if len(result["per_subject"]) <= SHOWN else []
+    blocks = [rival_rows(result), subject_rival_rows(result), fold_rows(result), people]
+    for rows in [*blocks, class_rows(result) if result["per_class"] else []]:
         lines += ["", *table(rows)] if rows else []
+    if result["kind"] == "dense":
+        lines += ["", *caption_lines(event_tables(result))[:-1]]
     if "ledger" in result:
         lines += ["", f"test openings of this label so far: {result['ledger']['openings']} ({result['ledger']['file']})"]
     lines += [f"note: {n}" for n in result["notes"]]
@@ -60,11 +71,11 @@ def model_line(result: dict[str, Any]) -> str:
 
 def score_rows(result: dict[str, Any]) -> Rows:
     """Header and one row a metric: pooled over all rows, then as means over subjects."""
-    rows = [["metric", _over(result, "value"), "lowest to highest seed"]]
-    rows += [[METRIC_NAMES[m], f"{interval(v)}{_reason(v)}", _range(v)] for m, v in result["scores"].items()]
+    rows = [["metric", over_seeds(result, "value"), "lowest to highest seed"]]
+    rows += [[METRIC_NAMES[m], f"{interval(v)}{_reason(v)}", seed_range(v)] for m, v in result["scores"].items()]
     for m, v in result["subject_means"].items():
         rows.append(
-            [f"{METRIC_NAMES[m]}, mean over {v['n_subjects']} {resampled(result)}", f"{interval(v)}{_reason(v)}", _range(v)]
+            [f"{METRIC_NAMES[m]}, mean over {v['n_subjects']} {resampled(result)}", f"{interval(v)}{_reason(v)}", seed_range(v)]
         )
     return rows
 
@@ -74,10 +85,10 @@ def fold_rows(result: dict[str, Any]) -> Rows:
     if not result["folds"]:
         return []
     name = result["metric"]
-    rows = [["fold", resampled(result), "windows", _over(result, METRIC_NAMES[name]), "lowest to highest seed"]]
+    rows = [["fold", resampled(result), "windows", over_seeds(result, METRIC_NAMES[name]), "lowest to highest seed"]]
     for f in result["folds"]:
         rows.append(
-            [str(f["fold"]), str(f["subjects"]), f"{f['windows']:,}", number(f[name]["value"]) + _reason(f), _range(f[name])]
+            [str(f["fold"]), str(f["subjects"]), f"{f['windows']:,}", number(f[name]["value"]) + _reason(f), seed_range(f[name])]
         )
     return rows
 
@@ -87,14 +98,16 @@ def subject_rows(result: dict[str, Any], *, names: bool = True) -> Rows:
     measures = list(result["subject_means"])
     if not measures or not result["per_subject"]:
         return []
+    if result["kind"] == "dense":
+        return subject_event_rows(result, names=names)
     head = [resampled(result)[:-1], "fold", "windows"]
     for m in measures:
-        head += [_over(result, METRIC_NAMES[m]), "lowest to highest seed"]
+        head += [over_seeds(result, METRIC_NAMES[m]), "lowest to highest seed"]
     rows = [head]
     for k, s in enumerate(sorted(result["per_subject"], key=lambda s: _low_first(s[measures[-1]]["value"]))):
         cells = [s["subject"] if names else str(k + 1), "-" if s["fold"] is None else str(s["fold"]), f"{s['n']:,}"]
         for m in measures:
-            cells += [number(s[m]["value"]), _range(s[m])]
+            cells += [number(s[m]["value"]), seed_range(s[m])]
         rows.append(cells)
     return rows
 
@@ -108,15 +121,6 @@ def subject_rival_rows(result: dict[str, Any]) -> Rows:
             said = "" if lower else verdict(v["minus"])
             rows.append([f"{r['model']}, {METRIC_NAMES[m]}", interval(v["score"]), f"{interval(v['minus'], signed=True)}{said}"])
     return rows if len(rows) > 1 else []
-
-
-def _over(result: dict[str, Any], what: str) -> str:
-    n = len(result["seeds"])
-    return what if n == 1 else f"{what}, mean of {n} seeds"
-
-
-def _range(entry: dict[str, Any]) -> str:
-    return "-" if entry["min"] is None else f"{number(entry['min'])} to {number(entry['max'])}"
 
 
 def _low_first(value: float | None) -> float:

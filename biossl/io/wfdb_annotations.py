@@ -1,7 +1,7 @@
 """WFDB annotation files as Annotations: beats, rhythm intervals, wave delineations, notes.
 
 What lives here: what the symbols of an annotation file mean. LUDB writes one file per lead whose extension is the lead;
-its ``(``, peak, ``)`` triples become one wave each.
+its ``(``, peak, ``)`` triples become one wave each, a pair with one bracket a wave that lacks a bound.
 """
 
 from __future__ import annotations
@@ -89,14 +89,16 @@ def _beats_and_rhythms(marks: Any, rate: float, end_s: float, source: str) -> li
 
 
 def _waves(marks: Any, rate: float, lead: str, source: str) -> list[Annotation]:
-    """Waves of one lead. A bracket that does not pair is dropped, a peak without brackets stays as a point."""
+    """Waves of one lead. One with a single bracket lasts from there to its peak; a bracket beside no peak is dropped, a bare peak a point."""
     out: list[Annotation] = []
     symbols, samples = list(marks.symbol), [int(s) for s in marks.sample]
     for i, symbol in enumerate(symbols):
         if symbol not in _WAVES:
             continue
-        onset, offset = samples[i], samples[i]
-        if 0 < i < len(symbols) - 1 and symbols[i - 1] == "(" and symbols[i + 1] == ")":
-            onset, offset = samples[i - 1], samples[i + 1]
-        out.append(Annotation(onset / rate, (offset - onset) / rate, symbol, channel=lead, kind="wave", source=source))
+        opened, closed = i > 0 and symbols[i - 1] == "(", symbols[i + 1 : i + 2] == [")"]
+        onset, offset = samples[i - 1] if opened else samples[i], samples[i + 1] if closed else samples[i]
+        missing = "" if opened == closed else "offset" if opened else "onset"
+        out.append(
+            Annotation(onset / rate, (offset - onset) / rate, symbol, channel=lead, kind="wave", source=source, missing=missing)
+        )
     return out

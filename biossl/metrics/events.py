@@ -260,17 +260,22 @@ def gross_and_average(
     """
     out = {}
     for name, statistic in statistics.items():
-        each = statistic(table)
-        defined = np.isfinite(each)
-        columns = np.stack([np.where(defined, each, 0.0), defined], axis=1)
         out[name] = {
             "gross": counts_bootstrap(table, subjects, statistic, n=n, seed=seed),
-            "average": counts_bootstrap(columns, subjects, _mean, n=n, seed=seed),
+            "average": counts_bootstrap(each_record(table, statistic), subjects, mean_of_records, n=n, seed=seed),
         }
     return out
 
 
-def _mean(columns: Array) -> Array:
+def each_record(table: Array, statistic: Statistic) -> Array:
+    """A statistic of every record of a table (n_records, K) and whether it has one, (n_records, 2), for :func:`mean_of_records`."""
+    each = statistic(table)
+    defined = np.isfinite(each)
+    return np.stack([np.where(defined, each, 0.0), defined], axis=1)
+
+
+def mean_of_records(columns: Array) -> Array:
+    """Mean over the records that have the statistic, from sums (R, 2) of :func:`each_record`."""
     return ratio(columns[:, 0], columns[:, 1])
 
 

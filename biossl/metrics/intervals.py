@@ -129,9 +129,9 @@ def counts_bootstrap(
     0.8
     """
     codes, weights = draw(subjects, n, seed)
-    by_subject = _added(counts, codes, weights.shape[1])
+    by_subject = add_counts(counts, codes, weights.shape[1])
     point = float(statistic(by_subject.sum(0, keepdims=True))[0])
-    return interval(point, statistic(weights @ by_subject), weights.shape[1], lambda: _NO_COUNT)
+    return interval(point, statistic(weights @ by_subject), weights.shape[1], lambda: NO_COUNT)
 
 
 def counts_difference(
@@ -151,16 +151,17 @@ def counts_difference(
     0.0
     """
     codes, weights = draw(subjects, n, seed)
-    first, second = (_added(c, codes, weights.shape[1]) for c in (a, b))
+    first, second = (add_counts(c, codes, weights.shape[1]) for c in (a, b))
     point = float((statistic(first.sum(0, keepdims=True)) - statistic(second.sum(0, keepdims=True)))[0])
     values = statistic(weights @ first) - statistic(weights @ second)
-    return interval(point, values, weights.shape[1], lambda: _NO_COUNT)
+    return interval(point, values, weights.shape[1], lambda: NO_COUNT)
 
 
-_NO_COUNT = "nothing was counted that the statistic divides by"
+NO_COUNT = "nothing was counted that the statistic divides by"
 
 
-def _added(counts: ArrayLike, codes: Array, n_subjects: int) -> Array:
+def add_counts(counts: ArrayLike, codes: Array, n_subjects: int) -> Array:
+    """Counts (n_records, K) added by subject (S, K); DataError where one is no number."""
     table = columns(counts)
     checks.same_length(table, subjects=codes)
     if not np.isfinite(table).all():

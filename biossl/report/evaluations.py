@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from biossl.corpus import Corpus
-from biossl.downstream.delineation_text import dense_rows
+from biossl.downstream.delineation_text import dense_rows, subject_event_rows
 from biossl.downstream.evaluate_text import (
     calibration_lines,
     coverage_rows,
@@ -123,7 +123,8 @@ def _one(r: dict[str, Any], judged: Judged) -> str:
     if r["seen"]["subjects"]:
         out += html.para("Judged subjects had been seen: these figures are optimistic.", "warn")
     if r["kind"] == "dense":
-        return out + "".join(html.table(rows, caption=caption) for caption, rows in dense_rows(r))
+        out += "".join(html.table(rows, caption=caption) for caption, rows in dense_rows(r))
+        return out + html.details("Single subjects as a table", html.table(subject_event_rows(r, names=False)))
     out += html.table(score_rows(r))
     out += (
         html.table(rival_rows(r), caption="Beside it: simple models fitted on the same training rows, other locked models")

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from biossl.atomic import write_text
 from biossl.corpus import Corpus
+from biossl.downstream.delineation_text import event_tables
 from biossl.downstream.evaluate_text import rival_rows
 from biossl.downstream.foldrun import FoldRun, read_folds
 from biossl.downstream.folds_text import fold_rows, heading, model_line, score_rows, subject_rival_rows, subject_rows
@@ -66,13 +67,16 @@ def _one(r: dict[str, Any]) -> str:
     if r["seen"]["subjects"]:
         out += html.para("Judged subjects had been seen: these figures are optimistic.", "warn")
     out += html.table(score_rows(r), strong=[0])
-    out += html.table(rival_rows(r), caption="Simple models fitted on the same training rows of each fold") if r["rivals"] else ""
+    dense = r["kind"] == "dense"
+    beside = "Beside it, the same waves" if dense else "Simple models fitted on the same training rows of each fold"
+    out += html.table(rival_rows(r), caption=beside) if r["rivals"] else ""
     means = subject_rival_rows(r)
     out += html.table(means, caption=f"Simple models, each {resampled(r)[:-1]} counted once") if means else ""
     out += html.figures(_figures(r))
     folds, people = fold_rows(r), subject_rows(r, names=False)
     out += html.table(folds, caption="By fold") if folds else ""
     out += html.details(f"Single {resampled(r)} as a table", html.table(people)) if people else ""
+    out += "".join(html.table(rows, caption=caption) for caption, rows in event_tables(r)) if dense else ""
     out += html.table(class_rows(r), caption="By class, mean over seeds") if r["per_class"] else ""
     if r["confusion"]:
         caption = "Confusion: rows the reference, columns the prediction (windows, summed over seeds)"

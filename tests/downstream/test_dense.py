@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from dense_toys import COLUMNS, LABEL, wave_corpus
+from corpus_factory import synthetic_tasks
+from dense_toys import COLUMNS, LABEL, PlantedWaves, wave_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biossl.cli import main
 from biossl.corpus import Corpus
 from biossl.corpus.card_check import check_card
+from biossl.corpus.convert import convert_tasks
 from biossl.downstream.decoding import decode, fit_decoder, follow, joined, macro_f1, stitch
 from biossl.downstream.dense import class_counts, make_dense, reference_of
 from biossl.downstream.finetune import scarce_rows
@@ -32,7 +35,8 @@ def with_events(corpus: Corpus, rows: list[list[Any]], **label: Any) -> Corpus:
     """The same corpus, opened anew, with other events (of the first record) and another label."""
     other = Corpus.open(corpus.path)
     record, subject = other.index[["record", "subject"]].iloc[0]
-    other.__dict__["events"] = pd.DataFrame(rows, columns=COLUMNS).assign(record=record, subject=subject)
+    columns = [*COLUMNS, "missing"][: len(rows[0])]
+    other.__dict__["events"] = pd.DataFrame(rows, columns=columns).assign(record=record, subject=subject)
     other.card.labels["waves"] = replace(LABEL, **label)
     return other
 
@@ -81,6 +85,27 @@ def test_what_nobody_outlined_is_unknown(waves: Corpus) -> None:
     np.testing.assert_allclose(
         reference_of(task.marks, "I", 2), [[np.nan, 1.0, np.nan]]
     )  # not judged, and no false alarm over its peak
+
+
+def test_the_bound_that_was_given_is_kept_and_only_the_other_side_is_unknown(waves: Corpus) -> None:
+    rows = [
+        [0.5, 0.1, "p", "I", "wave", "", ""],
+        [0.9, 0.1, "N", "I", "wave", "", "onset"],  # its peak at 0.9
+        [1.2, 0.1, "t", "I", "wave", "", "offset"],  # its peak at 1.3
+        [1.8, 0.1, "p", "I", "wave", "", ""],
+    ]
+    task = make_dense(with_events(waves, rows), "waves")
+    line = task.values[[0]][0, 0]
+    for low, high, code in ((50, 60, 1), (90, 100, 2), (100, 120, 0), (120, 130, 3), (180, 190, 1)):
+        assert (line[low:high] == code).all()
+    assert np.isnan(line[60:90]).all() and np.isnan(line[130:180]).all()
+    np.testing.assert_allclose(reference_of(task.marks, "I", 2), [[np.nan, 0.9, 1.0]])
+    np.testing.assert_allclose(reference_of(task.marks, "I", 3), [[1.2, 1.3, np.nan]])
+    subject = waves.index["subject"].iloc[:1]
+    least = fit_decoder(task, subject).least_s
+    assert set(least) == {"P"}  # a half wave says nothing of how long one lasts
+    points = [[*r[:1], 0.0, *r[2:6], ""] if r[6] else r for r in rows]
+    assert np.isnan(make_dense(with_events(waves, points), "waves").values[[0]][0, 0][90:130]).all()
 
 
 def test_events_of_two_classes_at_once_are_unknown_and_all_channels_share_one_without(waves: Corpus) -> None:
@@ -228,3 +253,22 @@ def test_joined_spans_and_macro_f1() -> None:
     table = np.zeros((4, 4), int)
     np.add.at(table, (y, said), 1)
     assert macro_f1(table) == pytest.approx(f1_score(y, said, average="macro", labels=[0, 1, 2]))
+
+
+class TornWaves(PlantedWaves):
+    """T waves lack their offset."""
+
+    def __call__(self, card: Any, view: str, task: Any) -> Any:
+        cut, start = super().__call__(card, view, task)
+        cut.events["missing"] = np.where(cut.events["label"] == "t", "offset", "")
+        return cut, start
+
+
+def test_a_corpus_keeps_which_bound_is_missing_and_has_no_such_column_without_any(waves: Corpus, tmp_path: Path) -> None:
+    assert "missing" not in waves.events
+    convert_tasks(waves.card, synthetic_tasks(2), tmp_path / "torn", view="main", load=TornWaves(2, 0), n_jobs=1)
+    torn = Corpus.open(tmp_path / "torn")
+    assert torn.events.groupby("label")["missing"].unique().map(list).to_dict()["t"] == ["offset"]
+    assert (torn.events["missing"][torn.events["label"] != "t"] == "").all()
+    marks = make_dense(torn, "waves").marks
+    assert np.isnan(reference_of(marks[marks["record"] == marks["record"].iloc[0]], "I", 3)[:, 2]).all()

@@ -74,14 +74,17 @@ def test_mitdb_beats_and_lead_order(data_root: Path) -> None:
 
 def test_ludb_waves(data_root: Path) -> None:
     waves: Counter[str] = Counter()
+    missing: Counter[str] = Counter()
     outlined = 0
     for header in (data_root / "ludb" / "data").glob("*.hea"):
         (r,) = read(header, annotations=[lead.lower() for lead in ECG_LEADS])
         assert r.ch_names == ECG_LEADS
         waves.update(a.label for a in r.annotations)
+        missing.update(a.missing for a in r.annotations)
         outlined += sum(a.duration_s > 0 for a in r.annotations)
     assert waves == {"p": 11_076, "N": 15_425, "t": 13_805}
-    assert 0.99 < outlined / sum(waves.values()) <= 1
+    assert outlined == sum(waves.values()) - 25  # these have no bracket
+    assert missing == {"": 40_198, "onset": 105, "offset": 3}
 
 
 def test_ludb_headers_have_wrong_gains_and_this_is_noticed(data_root: Path) -> None:

@@ -152,6 +152,16 @@ def test_beats_rhythms_and_notes_are_told_apart(tmp_path: Path) -> None:
     assert [(a.onset_s, a.label) for a in marks if a.kind == "note"] == [(6.0, "artefact")]
 
 
+def test_a_wave_with_one_bracket_lasts_from_there_to_its_peak_and_says_which_is_missing(tmp_path: Path) -> None:
+    write(tmp_path)
+    marks = np.array([10, 20, 40, 50, 60, 70, 80, 90, 100, 110])
+    wfdb.wrann("rec", "i", marks, list("(pN)t()p)u"), fs=250, write_dir=str(tmp_path))
+    waves = read_wfdb(tmp_path / "rec.hea", ["i"])[0].annotations
+    assert [(a.label, round(a.onset_s * 250), round(a.duration_s * 250), a.missing) for a in waves] == [
+        ("p", 10, 10, "offset"), ("N", 40, 10, "onset"), ("t", 60, 0, ""), ("p", 90, 10, "onset"), ("u", 110, 0, ""),
+    ]  # fmt: skip
+
+
 def test_wave_brackets_pair_and_lonely_peaks_stay_points(tmp_path: Path) -> None:
     write(tmp_path)
     wfdb.wrann("rec", "i", np.array([10, 20, 30, 50, 80, 90, 120]), list("(p)N(t)"), fs=250, write_dir=str(tmp_path))

@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from biossl import metrics
 from biossl.metrics.intervals import draw
-from biossl.metrics.over_seeds import seed_difference, seed_scores, subject_means
+from biossl.metrics.over_seeds import seed_counts, seed_counts_difference, seed_difference, seed_scores, subject_means
 
 RNG = np.random.default_rng(0)
 WHO = np.repeat(list("abcdefg"), [6, 9, 4, 7, 5, 8, 6])
@@ -69,3 +69,22 @@ def test_the_order_of_seeds_changes_nothing(order: list[int], seed: int) -> None
     a = seed_scores(Y, SCORES, WHO, "auroc", n=40, seed=seed).mean
     b = seed_scores(Y, [SCORES[k] for k in order], WHO, "auroc", n=40, seed=seed).mean
     assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), abs=1e-12)
+
+
+def share(counts: np.ndarray) -> np.ndarray:
+    return counts[:, 1] / counts[:, 0]
+
+
+def test_counts_are_added_over_subjects_and_averaged_over_seeds_inside_each_resample() -> None:
+    several = [np.stack([np.full(len(WHO), 9.0), RNG.integers(0, 9, len(WHO))], axis=1) for _ in range(3)]
+    other = [np.stack([np.full(len(WHO), 9.0), RNG.integers(0, 9, len(WHO))], axis=1)]
+    codes, weights = draw(WHO, 60, 4)
+    times = weights[:, codes]
+    slow_each = [np.array([(t[:, None] * c).sum(axis=0) for t in times]) for c in (*several, *other)]
+    values = [share(c) for c in slow_each]
+    found = seed_counts(several, WHO, share, n=60, seed=4)
+    assert (found.mean.low, found.mean.high) == pytest.approx(np.percentile(np.mean(values[:3], axis=0), [2.5, 97.5]), abs=1e-9)
+    assert found.each[2] == metrics.counts_bootstrap(several[2], WHO, share, n=60, seed=4)
+    gap = seed_counts_difference(several, other, WHO, share, n=60, seed=4)
+    assert (gap.low, gap.high) == pytest.approx(np.percentile(np.mean(values[:3], axis=0) - values[3], [2.5, 97.5]), abs=1e-9)
+    assert gap.value == pytest.approx(found.mean.value - share(other[0].sum(axis=0, keepdims=True))[0], abs=1e-12)
