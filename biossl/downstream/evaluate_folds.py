@@ -19,7 +19,7 @@ from biossl.atomic import write_parquet, write_text
 from biossl.checkpoint import require_match
 from biossl.corpus import Corpus
 from biossl.corpus.labels import confounds
-from biossl.corpus.within import is_within_subject
+from biossl.corpus.within import groups, is_within_subject
 from biossl.downstream.dense import DenseTask
 from biossl.downstream.evaluate import FEW_SUBJECTS, FORMAT, _folder, _plain, _task
 from biossl.downstream.fold_events import EventFolds
@@ -117,11 +117,12 @@ def evaluate_folds(
             "mode": model.about["mode"], **{k: trained[k] for k in ("windows", "subjects", "steps", "taken_at")},
             "inner": model.about["inner"], "choices": model.about["choices"], "notes": list(lock),
         })  # fmt: skip
-    total = len(np.unique(corpus.index["subject"].to_numpy().astype(str)[np.concatenate([rows for _, rows in work])]))
+    every = np.concatenate([rows for _, rows in work])
+    total = len(np.unique(corpus.index["subject"].to_numpy().astype(str)[every]))
     if known:
         notes.append(f"models or encoder have seen {len(known)} of the {total} judged subjects (--allow-seen): optimistic")
     figures = pool.figures()
-    notes += [*pool.notes, *_said_by(facts), *_few(held, total, figures["counts"]["subjects"] if within else None)]
+    notes += [*pool.notes, *_said_by(facts), *_few(held, total, len(np.unique(groups(corpus, name)[every])) if within else None)]
     result: dict[str, Any] = {
         "format": FORMAT, "biossl": __version__, "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
