@@ -1,7 +1,7 @@
 """Simple models beside a locked one: fitted on the very rows it was trained on, judged on the same windows.
 
 What lives here: :func:`rivals`: hand features with logistic regression (ridge for values) and with a forest, MiniRocket with ridge,
-gravity alone, age and sex; of EEG trials common spatial patterns. They need the corpus the model was trained on; where it has gone, a line says so and nothing is compared.
+gravity alone, age and sex; of EEG covariances in their tangent space, of its trials common spatial patterns. They need the corpus the model was trained on; where it has gone, a line says so and nothing is compared.
 Other locked models stand beside it by ``beside.py``.
 """
 
@@ -26,11 +26,13 @@ from biossl.downstream.units import Units
 from biossl.errors import BiosslError
 from biossl.probe import DEMOGRAPHIC, HAND, age_and_sex
 from biossl.protocol import Fitted, Target
+from biossl.riemann import covariances, tangent_features
 
 Array = NDArray[Any]
 Features = Callable[[Corpus, Array], tuple[Array, list[str]]]
 Make = Callable[[Corpus, Array, Corpus, Array, int], tuple[Array, Array] | str]
 ROCKET, FOREST, GRAVITY, CSP = "MiniRocket", "hand features, forest", "gravity alone", "CSP + LDA"
+TANGENT = "tangent space, linear"
 TREES, LEAF = 300, 2  # fixed, not chosen: a forest gains little by tuning
 _SAMPLE = 2_000  # training windows the kernels' biases are drawn from
 
@@ -116,7 +118,8 @@ def rival_predictions(
     out, notes = {}, []
     for make, heads in (
         (partial(_hand, features=features), {HAND: protocol.linear, FOREST: forest}), (_rocket, {ROCKET: minirocket.ridge}),
-        (_gravity, {GRAVITY: protocol.linear}), (trials, {CSP: csp.csp_lda}), (_demographic, {DEMOGRAPHIC: protocol.linear}),
+        (_gravity, {GRAVITY: protocol.linear}), (trials, {CSP: csp.csp_lda}), (_tangent, {TANGENT: protocol.linear}),
+        (_demographic, {DEMOGRAPHIC: protocol.linear}),
     ):  # fmt: skip
         pair = make(own, at, corpus, rows, seed)
         if isinstance(pair, str):
@@ -243,6 +246,20 @@ def _trials(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> t
         return np.concatenate(parts)
 
     return trials(own, at), trials(corpus, rows)
+
+
+def _tangent(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> tuple[Array, Array] | str:
+    """Covariances of EEG channels in the tangent space of the training windows; '' where there are none."""
+    eeg = [i for i, kind in enumerate(own.spec.ch_types) if kind == "eeg"]
+    if own.spec.modality != "eeg" or len(eeg) < 2:
+        return ""
+    if own.spec.ch_names != corpus.spec.ch_names:
+        return f"{TANGENT}: the corpora have other channels; left out"
+
+    def spread_of(source: Corpus, index: Array) -> Array:
+        return np.concatenate([covariances(source.signal(index[i : i + 256])[:, eeg]) for i in range(0, len(index), 256)])
+
+    return tangent_features(spread_of(own, at), spread_of(corpus, rows), seed=seed)
 
 
 def _demographic(own: Corpus, at: Array, corpus: Corpus, rows: Array, seed: int) -> tuple[Array, Array] | str:

@@ -96,11 +96,13 @@ def test_spatial_patterns_stand_beside_models_of_eeg_trials_alone(policy: Any, b
         model, rows = load_model(run), np.arange(4)
         found, _ = rivals.rival_predictions(model, made, rows, model.kind, run, seed=0)
         assert (rivals.CSP in found) is (beside and label == "group")
+        assert found[rivals.TANGENT].shape == (4, len(model.classes))  # covariances are of every kind of EEG window and label
     fewer = {"main": replace(view, channels=channels[:5])}
     other = make_corpus(tmp_path / "d", modality="eeg", n_samples=200, n_channels=5, views=fewer)
     assert rivals._trials(made, rows, other, rows, 0) == (
         "CSP + LDA: the corpora have other channels; left out" if beside else ""
     )
+    assert rivals._tangent(made, rows, other, rows, 0) == "tangent space, linear: the corpora have other channels; left out"
 
 
 def test_windows_too_short_for_the_filter_of_spatial_patterns_say_so(tmp_path: Path) -> None:
