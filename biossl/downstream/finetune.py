@@ -23,6 +23,7 @@ from biossl.compare.scratch import n_steps
 from biossl.corpus import Corpus, guard_split, subject_keys
 from biossl.corpus.labels import is_dense
 from biossl.corpus.splits import default_split, with_fold
+from biossl.downstream.absent import classes_of
 from biossl.downstream.choices import choose_steps, lock_of, pseudo_labels
 from biossl.downstream.dense import DenseTask, n_events
 from biossl.downstream.fitting import Case, Weights, at_share, check_learnable, model_at, train_rows
@@ -170,7 +171,7 @@ def finetune(
         "label": task.label, "event": event, "mode": chosen, "scratch": scratch, "split": name, "seed": seed, "choices": lines,
         "trained": {
             "windows": len(train), "subjects": len(np.unique(subjects[train])), "steps": case.steps, "taken_at": at,
-            "rows": None if rows is None else train.tolist(),
+            "rows": None if rows is None else train.tolist(), "classes": classes_of(task, train),
         },
         "inner": None if held is None else {"by": chose, "score": held[2]},
         "seen": {

@@ -22,7 +22,7 @@ def as_text(result: dict[str, Any]) -> str:
     result : dict
         From :func:`biossl.downstream.evaluate_folds.evaluate_folds`.
     """
-    lines = [f"{heading(result)}; {model_line(result)}", count_line("judged", result["counts"])]
+    lines = [f"{heading(result)}; {model_line(result)}", count_line("judged", result["counts"], result.get("absent", ()))]
     lines += [f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects", ""]
     lines += table(score_rows(result))
     people = subject_rows(result) if len(result["per_subject"]) <= SHOWN else []
