@@ -22,7 +22,7 @@ from biossl.checkpoint import load_encoder, require_match
 from biossl.compare.scratch import n_steps
 from biossl.corpus import Corpus, guard_split, subject_keys
 from biossl.corpus.labels import is_dense
-from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.splits import chosen_split
 from biossl.downstream.absent import classes_of
 from biossl.downstream.choices import choose_steps, lock_of, pseudo_labels
 from biossl.downstream.dense import DenseTask, n_events
@@ -264,12 +264,11 @@ def choose_mode(n_subjects: int, n_windows: int, what: str = "windows") -> tuple
 
 
 def _split(corpus: Corpus, split: str | None) -> tuple[str, list[str]]:
-    name = split if split is not None else default_split(corpus)[0]
+    name, notes = chosen_split(corpus, split)
     if name is None:
         raise RequestError(f"{corpus.path}: it has no split, so nobody would be left to judge; make one with `biossl split`")
-    name, said = with_fold(corpus, name)
     guard_split([corpus], [name])
-    return name, [said] if said else []
+    return name, notes
 
 
 def _head(head: str | Part | None, task: Task, encoder: Encoder) -> Part:
