@@ -23,7 +23,7 @@ from biossl.baselines import SINGLE_BEAT_S, corpus_features
 from biossl.checkpoint import find_encoder, load_encoder, require_match
 from biossl.corpus import Corpus, seen
 from biossl.corpus.labels import confounds
-from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.splits import chosen_split
 from biossl.corpus.within import groups, is_within_subject, refuse_within_subject
 from biossl.errors import DataError, RequestError
 from biossl.inference import embed_corpus, layer_width
@@ -122,19 +122,14 @@ def probe(
         wanted = _check_layers(layers, len(encoder.blocks))
         layer_width(encoder, wanted)
     match = require_match(encoder.spec, corpus.spec, adapt=adapt)
-    chosen = ""
-    if split is None:
-        split, chosen = default_split(corpus)
-    if split is not None:
-        split, fold = with_fold(corpus, split)
-        chosen = "; ".join(filter(None, (chosen, fold)))
+    split, chosen = chosen_split(corpus, split)
     within = is_within_subject(corpus, split)
     if n_subjects is not None:
         refuse_within_subject(corpus, split, "--n-subjects")
     if split is None and (labels_fraction is not None or n_subjects is not None):
         raise RequestError(f"{corpus.path}: scarce labels need a split with a train part; make one with `biossl split`")
     rows, notes = labelled_rows(corpus, label, split)
-    notes += [chosen] if chosen else []
+    notes += ["; ".join(chosen)] if chosen else []
     judged = rows.where(part) if split is not None else np.arange(len(rows.index))
     train = rows.where("train") if split is not None else judged
     check_rows(corpus, rows, train, judged, label, split, part)

@@ -5,7 +5,7 @@ What lives here: text only, from the plain values of :func:`biossl.probe.probe`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from biossl.corpus.within import WARNING
@@ -103,10 +103,10 @@ def warnings(result: dict[str, Any]) -> list[str]:
     return out
 
 
-def count_line(name: str, counts: dict[str, Any]) -> str:
-    """``train: 7,415 windows of 21 subjects (1,226 WALKING, ...)``."""
+def count_line(name: str, counts: dict[str, Any], absent: Sequence[str] = ()) -> str:
+    """``train: 7,415 windows of 21 subjects (1,226 WALKING, ...)``, without the classes that nobody has."""
     text = f"{name}: {counts['windows']:,} windows of {counts['records']:,} records, {counts['subjects']:,} subjects"
-    classes = counts.get("classes")
+    classes = {c: n for c, n in counts.get("classes", {}).items() if c not in absent}
     if "positive" in counts:
         return f"{text} ({counts['positive']:,} positive)"
     return text + (f" ({', '.join(f'{c} {n:,}' for c, n in classes.items())})" if classes else "")
@@ -151,10 +151,11 @@ def verdict(difference: dict[str, Any]) -> str:
 
 
 def class_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Header and one row a class."""
+    """Header and one row a class, but for those that nobody has."""
     measures = [k for k in result["per_class"][0] if k not in ("class", "n")]
     rows = [["class", "judged", *(METRIC_NAMES.get(m, m) for m in measures)]]
-    return rows + [[r["class"], f"{r['n']:,}", *(number(r[m]) for m in measures)] for r in result["per_class"]]
+    shown = [r for r in result["per_class"] if r["class"] not in result.get("absent", ())]
+    return rows + [[r["class"], f"{r['n']:,}", *(number(r[m]) for m in measures)] for r in shown]
 
 
 def interval(value: dict[str, Any], *, signed: bool = False) -> str:

@@ -33,7 +33,7 @@ from biossl.checkpoint import require_match
 from biossl.corpus import Corpus
 from biossl.corpus.label_windows import window_text
 from biossl.corpus.labels import Labels
-from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.splits import chosen_split
 from biossl.downstream.model import Model, load_model
 from biossl.errors import DataError, RequestError
 from biossl.inference import batch_rows, make_batch, pick_device
@@ -235,9 +235,8 @@ def audit_occlusion(
         raise RequestError(f"{run}: its head reads several windows at once; occlusion explains answers of single windows")
     match = require_match(model.encoder.spec, corpus.spec, adapt=adapt)
     labels = corpus.labels(label)
-    if split is None:
-        split, _ = default_split(corpus)
-    chosen, notes = _windows(corpus, labels, with_fold(corpus, split)[0] if split else None, rows, record, n, seed)
+    split, _ = chosen_split(corpus, split)
+    chosen, notes = _windows(corpus, labels, split, rows, record, n, seed)
     model.to(pick_device())
     columns = list(match.rows)
     names = [corpus.spec.ch_names[i] for i in columns]

@@ -148,7 +148,7 @@ def _corpus(args: Any, corpus: Any) -> dict[str, Any]:
 def _label(corpus: Any, name: str, split: str | None) -> tuple[dict[str, Any], list[str]]:
     """Counts of a label over the whole corpus and over each part of the split, and what is to be said of them."""
     from biossl.corpus.labels import is_dense
-    from biossl.corpus.splits import default_split, with_fold
+    from biossl.corpus.splits import chosen_split
     from biossl.corpus.tally import tally
     from biossl.errors import RequestError
 
@@ -159,16 +159,10 @@ def _label(corpus: Any, name: str, split: str | None) -> tuple[dict[str, Any], l
         labels, count = make_dense(corpus, name), dense_tally
     else:
         labels = corpus.labels(name)
-    notes = []
-    if split is None:
-        try:
-            split, note = default_split(corpus)
-        except RequestError as error:  # a corpus with several splits is a good one
-            note = str(error)
-        notes += [note] if note else []
-    if split is not None:
-        split, fold = with_fold(corpus, split)
-        notes += [fold] if fold else []
+    try:
+        split, notes = chosen_split(corpus, split)
+    except RequestError as error:  # a corpus with several splits is a good one
+        notes = [str(error)]
     counts = {"all": count(corpus, labels)}
     if split is not None:
         parts = corpus.split(split).to_numpy().astype(str)

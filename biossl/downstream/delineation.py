@@ -63,6 +63,7 @@ def judge(
     out |= {
         "groups": {},
         "per_class": [],
+        "absent": [],
         "confusion": None,
         "calibration": None,
         "thresholds": [],

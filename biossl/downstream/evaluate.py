@@ -26,6 +26,7 @@ from biossl.corpus import Corpus
 from biossl.corpus.labels import confounds
 from biossl.corpus.splits import chosen_split
 from biossl.corpus.within import groups, is_within_subject, refuse_within_subject
+from biossl.downstream.absent import absent_classes, trained_classes
 from biossl.downstream.beside import judge_others, open_others, seen_by
 from biossl.downstream.closer import closer_look
 from biossl.downstream.delineation import judge
@@ -191,6 +192,8 @@ def evaluate(
     result["counts"] |= {"windows": len(rows), "records": int(corpus.index["record"].iloc[rows].nunique()), "units": len(units)}
     result["scores"] = _scores(target, p, people, seed)
     result |= closer_look(model, target, p, table, people, seed)
+    result["absent"], more = absent_classes([trained_classes(model, corpus)], result)
+    notes += more
     result["groups"] = {
         name: _groups(target, p, people, units.shared(corpus.index[name].to_numpy(dtype=object)[rows]), seed) for name in by
     }

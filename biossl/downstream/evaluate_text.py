@@ -73,7 +73,8 @@ def heading(result: dict[str, Any]) -> str:
 def judged_line(result: dict[str, Any]) -> str:
     """What was judged, with the number of recordings or subjects where windows were pooled."""
     per = result.get("per", "window")
-    return count_line("judged" if per == "window" else f"judged as {result['counts']['units']:,} {per}s", result["counts"])
+    name = "judged" if per == "window" else f"judged as {result['counts']['units']:,} {per}s"
+    return count_line(name, result["counts"], result.get("absent", ()))
 
 
 def score_rows(result: dict[str, Any]) -> Rows:
@@ -92,6 +93,12 @@ def rival_rows(result: dict[str, Any]) -> Rows:
     ]
 
 
+def confusion(result: dict[str, Any]) -> tuple[list[str], list[list[int]]]:
+    """Classes and rows of the confusion matrix, but for those that nobody has."""
+    shown = [k for k, c in enumerate(result["classes"]) if c not in result.get("absent", ())]
+    return [result["classes"][k] for k in shown], [[result["confusion"][i][k] for k in shown] for i in shown]
+
+
 def stress_rows(result: dict[str, Any]) -> Rows:
     """Header and one row a condition of degraded input: score, difference to the clean one, what the model itself notices."""
     rows = [["input", METRIC_NAMES[result["metric"]], "worse minus clean", "unfamiliar", "no decision", "score of the decided"]]
@@ -104,7 +111,7 @@ def stress_rows(result: dict[str, Any]) -> Rows:
 
 def calibration_lines(result: dict[str, Any]) -> list[str]:
     """Calibration error of the top label or of each class."""
-    entries = (result["calibration"] or {}).items()
+    entries = [(k, e) for k, e in (result["calibration"] or {}).items() if k not in result.get("absent", ())]
     return [f"calibration error of {name}: {number(e['ece'])}{_reason(e)}" for name, e in entries if isinstance(e, dict)]
 
 

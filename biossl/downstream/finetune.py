@@ -22,8 +22,9 @@ from biossl.checkpoint import load_encoder, require_match
 from biossl.compare.scratch import n_steps
 from biossl.corpus import Corpus, guard_split, subject_keys
 from biossl.corpus.labels import is_dense
-from biossl.corpus.splits import default_split, with_fold
+from biossl.corpus.splits import chosen_split
 from biossl.corpus.within import groups, is_within_subject, refuse_within_subject
+from biossl.downstream.absent import classes_of
 from biossl.downstream.choices import choose_steps, lock_of, pseudo_labels
 from biossl.downstream.dense import DenseTask, n_events
 from biossl.downstream.fitting import Case, Weights, at_share, check_learnable, model_at, train_rows
@@ -178,7 +179,7 @@ def finetune(
         "label": task.label, "event": event, "mode": chosen, "scratch": scratch, "split": name, "within_subject": within, "seed": seed, "choices": lines,
         "trained": {
             "windows": len(train), "subjects": len(np.unique(people[train])), "steps": case.steps, "taken_at": at,
-            "rows": None if rows is None else train.tolist(),
+            "rows": None if rows is None else train.tolist(), "classes": classes_of(task, train),
         },
         "inner": None if held is None else {"by": chose, "score": held[2]},
         "seen": {
@@ -273,12 +274,11 @@ def choose_mode(n_subjects: int, n_windows: int, what: str = "windows", who: str
 
 
 def _split(corpus: Corpus, split: str | None) -> tuple[str, list[str]]:
-    name = split if split is not None else default_split(corpus)[0]
+    name, notes = chosen_split(corpus, split)
     if name is None:
         raise RequestError(f"{corpus.path}: it has no split, so nobody would be left to judge; make one with `biossl split`")
-    name, said = with_fold(corpus, name)
     guard_split([corpus], [name])
-    return name, [said] if said else []
+    return name, notes
 
 
 def _head(head: str | Part | None, task: Task, encoder: Encoder) -> Part:

@@ -64,7 +64,14 @@ class EventFolds:
             entry = {"fold": member.fold, "subjects": counted.keys["subject"].nunique(), "windows": len(rows)}
             out["folds"].append(entry | {out["metric"]: spread_of_seeds(here, self.task)})
         counts = event_counts(several[0], self.corpus, self.task, np.concatenate([rows for _, rows, _ in first]))
-        return out | {"kind": "dense", "classes": list(self.task.classes), "counts": counts, "per_class": [], "confusion": None}
+        return out | {
+            "kind": "dense",
+            "classes": list(self.task.classes),
+            "counts": counts,
+            "per_class": [],
+            "absent": [],
+            "confusion": None,
+        }
 
     def table(self) -> pd.DataFrame:
         """Rows of ``predictions.parquet``: one a seed and detected or annotated event, seed by seed."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from biossl.baselines import corpus_features
 from biossl.corpus import Corpus
 from biossl.corpus.within import groups
+from biossl.downstream.absent import absent_classes, trained_classes
 from biossl.downstream.evaluate import _target, _truth
 from biossl.downstream.fold_figures import Pooled, fold_figures, rival_figures
 from biossl.downstream.foldrun import FoldRun, Member
@@ -64,6 +65,7 @@ class WindowFolds:
         self.held, self.corpus, self.task, self.split, self.adapt, self.seed = held, corpus, task, split, adapt, seed
         self.simple = _Simple(corpus, task, seed) if baselines else None
         self.done: list[Judged] = []
+        self.trained: list[list[str] | None] = []
         self.notes: list[str] = []
         self._blank = 0
 
@@ -71,6 +73,7 @@ class WindowFolds:
         """Predictions of a member's rows; those without an observed sample are left out."""
         judged = _judge(self.held, member, model, self.corpus, self.task, rows, self.adapt, self.simple)
         self.done.append(judged)
+        self.trained.append(trained_classes(model, self.corpus))
         blank = len(rows) - len(judged.rows)
         self._blank += blank if member.seed == self.held.seeds[0] else 0
 
@@ -85,6 +88,8 @@ class WindowFolds:
         out: dict[str, Any] = {"kind": target.kind, "classes": list(target.classes), "metric": target.metric}
         out["counts"] = count_rows(self.corpus, rows, np.arange(len(people)))
         out |= fold_figures(pooled)
+        out["absent"], more = absent_classes(self.trained, out)
+        self.notes += more
         out["rivals"] = [rival_figures(pooled, model, predictions) for model, predictions in pooled.simple.items()]
         return out
 

@@ -21,7 +21,7 @@ from biossl.config import to_plain
 from biossl.corpus import Corpus, guard_split
 from biossl.corpus.splits import default_split, n_folds, with_fold
 from biossl.corpus.within import WARNING, is_within_subject
-from biossl.downstream.dense import class_counts
+from biossl.downstream.absent import classes_of
 from biossl.downstream.finetune import finetune, scarce_rows
 from biossl.downstream.fitting import check_learnable
 from biossl.downstream.foldrun import FILE, FoldRun, Member, is_folds, make_members, parts_hash, read_folds
@@ -156,11 +156,8 @@ def _check_folds(corpus: Corpus, task: Task, members: Sequence[Member]) -> None:
 
 def unlearnt(task: Task, train: Any) -> list[str]:
     """A line for the classes of which no window is trained on."""
-    if task.kind in ("multiclass", "ordinal", "dense"):
-        there = class_counts(task, train) > 0
-    else:
-        there = (task.values[train] == 1).any(axis=0)
-    absent = [c for k, c in enumerate(task.classes) if not there[k]]
+    learnt = classes_of(task, train)
+    absent = [c for c in task.classes if c not in learnt]
     return [f"no training window of {', '.join(absent)}, which its model cannot know"] if absent else []
 
 

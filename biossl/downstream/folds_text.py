@@ -34,7 +34,7 @@ def as_text(result: dict[str, Any]) -> str:
     result : dict
         From :func:`biossl.downstream.evaluate_folds.evaluate_folds`.
     """
-    lines = [f"{heading(result)}; {model_line(result)}", count_line("judged", result["counts"])]
+    lines = [f"{heading(result)}; {model_line(result)}", count_line("judged", result["counts"], result.get("absent", ()))]
     lines += [
         f"seen in training: {result['seen']['subjects']} of the {result['seen']['of']} judged subjects",
         *warnings(result),

@@ -109,7 +109,7 @@ def rival_predictions(
         return {}, [f"no simple models beside it: the corpus it was trained on cannot be read ({str(error)[:80]})"]
     if own is None:
         return {}, ["no simple models beside it: the corpus it was trained on is not where it was, or has changed"]
-    at = _rows(model, own)
+    at = trained_rows(model, own)
     task = make_task(own, model.about["label"], kind=model.kind if model.kind == "ordinal" else None)
     y = task.values[at].astype(np.float64)
     train = Target(kind, y[:, 0] if kind in ("multiclass", "regression") else y, model.classes)
@@ -138,7 +138,7 @@ def _trained_on(model: Model, run: Path) -> Corpus | None:
     return corpus if corpus.hash == model.about["seen"]["corpora"][-1]["hash"] else None
 
 
-def _rows(model: Model, corpus: Corpus) -> Array:
+def trained_rows(model: Model, corpus: Corpus) -> Array:
     """Rows whose labels the model was trained on."""
     only = model.about["trained"].get("rows")
     if only is not None:

@@ -171,7 +171,7 @@ def check_pair(
     """
     from biossl.corpus import guard_split
     from biossl.corpus import seen as count_seen
-    from biossl.corpus.splits import default_split, with_fold
+    from biossl.corpus.splits import chosen_split
     from biossl.objectives.base import SamplePlan
     from biossl.recipe.plan import breaking_lines, check_plan
 
@@ -194,9 +194,8 @@ def check_pair(
         faults += [Finding("request", f"{name} label '{judge}': {line}") for line in breaking_lines(recipe, corpus, judge)]
     rows = np.arange(0)
     try:
-        chosen, note = (split, "") if split is not None else default_split(corpus)
-        chosen, fold = with_fold(corpus, chosen) if chosen is not None else (None, "")
-        notes += [Finding("note", text) for text in (note, fold) if text]
+        chosen, said = chosen_split(corpus, split)
+        notes += [Finding("note", text) for text in said]
         part = np.full(len(corpus), "train") if chosen is None else corpus.split(chosen).to_numpy()
         rows = np.flatnonzero(part == "train")
         if chosen is None:

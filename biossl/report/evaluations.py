@@ -15,6 +15,7 @@ from biossl.corpus import Corpus
 from biossl.downstream.delineation_text import dense_rows, subject_event_rows
 from biossl.downstream.evaluate_text import (
     calibration_lines,
+    confusion,
     coverage_rows,
     group_rows,
     heading,
@@ -136,8 +137,7 @@ def _one(r: dict[str, Any], judged: Judged) -> str:
     out += html.table(class_rows(r), caption="By class") if r["per_class"] else ""
     if r["confusion"]:
         out += html.matrix(
-            r["classes"],
-            r["confusion"],
+            *confusion(r),
             caption=f"Confusion: rows the reference, columns the prediction ({r.get('per', 'window')}s)",
         )
     out += html.notes([*calibration_lines(r), *threshold_lines(r)])

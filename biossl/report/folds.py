@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from biossl.atomic import write_text
 from biossl.corpus import Corpus
 from biossl.downstream.delineation_text import event_tables
-from biossl.downstream.evaluate_text import rival_rows
+from biossl.downstream.evaluate_text import confusion, rival_rows
 from biossl.downstream.foldrun import FoldRun, read_folds
 from biossl.downstream.folds_text import fold_rows, heading, model_line, score_rows, subject_rival_rows, subject_rows
 from biossl.errors import BiosslError, DataError
@@ -62,7 +62,7 @@ def judged(results: list[dict[str, Any]]) -> str:
 
 def _one(r: dict[str, Any]) -> str:
     out = f"<h3>{html.esc(heading(r))}</h3>"
-    out += html.notes([count_line("judged", r["counts"]), model_line(r)])
+    out += html.notes([count_line("judged", r["counts"], r.get("absent", ())), model_line(r)])
     out += "".join(html.para(line, "warn") for line in warnings(r))
     if r["seen"]["subjects"]:
         out += html.para("Judged subjects had been seen: these figures are optimistic.", "warn")
@@ -80,7 +80,7 @@ def _one(r: dict[str, Any]) -> str:
     out += html.table(class_rows(r), caption="By class, mean over seeds") if r["per_class"] else ""
     if r["confusion"]:
         caption = "Confusion: rows the reference, columns the prediction (windows, summed over seeds)"
-        out += html.matrix(r["classes"], r["confusion"], caption=caption)
+        out += html.matrix(*confusion(r), caption=caption)
     return out + html.notes(r["notes"])
 
 
