@@ -33,6 +33,7 @@ RANKS = [
         "baselines",
         "minirocket",
         "csp",
+        "riemann",
         "probe",
         "forgetting",
         "probe_text",
@@ -55,6 +56,7 @@ ONLY_IN = {
     "lightning": {"training"},
     "wfdb": {"io", "corpus", "simulate", "preprocess", "baselines"},
     "mne": {"io", "corpus", "simulate", "preprocess", "baselines", "csp"},
+    "pyriemann": {"riemann"},
     "neurokit2": {"io", "corpus", "simulate", "preprocess", "baselines"},
     "h5py": {"io", "corpus", "simulate", "preprocess", "baselines"},
 }
