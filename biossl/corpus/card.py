@@ -272,6 +272,8 @@ class Card:
     labels, splits, views : dict
     overlaps : list of str
         Cards that share recordings or people with this one.
+    overlap_where : dict
+        Of a card in ``overlaps``: covariate -> its values in the shared recordings (``{ptbxl: {site: [HR]}}``); default all are.
     known_defects : list of str
     expected : dict
         Counts of the full public set (``records``, ``subjects``); ``--partial`` allows fewer.
@@ -298,6 +300,7 @@ class Card:
     labels: dict[str, Label] = field(default_factory=dict)
     splits: dict[str, Split] = field(default_factory=dict)
     overlaps: list[str] = field(default_factory=list)
+    overlap_where: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     known_defects: list[str] = field(default_factory=list)
     expected: dict[str, int] = field(default_factory=dict)
 

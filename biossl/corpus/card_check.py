@@ -260,6 +260,14 @@ def _check_splits(card: Card, where: str) -> None:
     first = {other: names[0] for names in card.same_person for other in names}
     if len(first) < sum(map(len, card.same_person)):
         raise RequestError(f"{where}: 'same_person' has a name in two groups; join them")
+    for name, columns in card.overlap_where.items():
+        if name not in card.overlaps:
+            raise RequestError(f"{where}: 'overlap_where' names {name!r}, which is not in 'overlaps'; add it there")
+        for column in columns:
+            if column not in covariate_names(card):
+                raise RequestError(
+                    f"{where}: 'overlap_where.{name}' cannot be of {column!r}; {nearest(column, covariate_names(card))}"
+                )
     for name, split in card.splits.items():
         place = f"{where}: 'splits.{name}"
         if not split.parts:

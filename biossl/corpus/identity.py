@@ -225,7 +225,8 @@ def seen_subjects(
 
     A subject counts by its name, by a recording or by a window it shares. Names count within a card, and between two
     cards that share a recording: those are one data set under two names. All count when they cannot be told apart: the
-    marks are of a card that overlaps this one, or of the same private set converted under another secret.
+    marks are of a card that overlaps this one, or of the same private set converted under another secret. Where the card says which of its
+    recordings an overlap is of (``overlap_where``), those alone count.
 
     Under a within-subject ``split`` the name alone does not count, for other recordings of the person may be known: only a judged
     recording or window that is remembered does. Where recordings cannot be told apart (a corpus or marks without their hashes, or
@@ -234,14 +235,13 @@ def seen_subjects(
     remembered = set(marks)
     people = _by_subject(corpus, rows)
     own, secret = corpus.card.name, corpus.facts["card"]["secret_id"]
-    if f"o:{own}" in remembered:
+    before = [mark[2:].rpartition(":")[::2] for mark in remembered if mark.startswith("c:")]
+    both = {name for name, _ in before} & set(corpus.card.overlaps)
+    if (own, True) in {(name, key != secret) for name, key in before} or (f"o:{own}" in remembered and not both):
         return people
-    for mark in remembered:
-        if not mark.startswith("c:"):
-            continue
-        name, _, key = mark[2:].rpartition(":")
-        if name in corpus.card.overlaps or (name == own and key != secret):
-            return people
+    doubtful = np.zeros(len(corpus.index), bool)
+    for name in both:
+        doubtful |= _overlapping(corpus, name)
     recordings = _recordings(corpus).astype("U16")
     held = {r for r in remembered if r.startswith("r:")}
     here = set(recordings) - {""}
@@ -256,9 +256,18 @@ def seen_subjects(
 
     def known(key: str, where: np.ndarray) -> bool:
         named = any(f"s:{group}:{key}" in remembered for group in groups)
-        return named or any(recordings[r] in heard or sha[r][:32] in windows for r in where)
+        return named or any(doubtful[r] or recordings[r] in heard or sha[r][:32] in windows for r in where)
 
     return {key: where for key, where in people.items() if known(key, where)}
+
+
+def _overlapping(corpus: Corpus, name: str) -> np.ndarray:
+    """Rows that may be recordings of another card, bool (n_index,): all, unless the card says which."""
+    out = np.ones(len(corpus.index), bool)
+    for column, values in corpus.card.overlap_where.get(name, {}).items():
+        if column in corpus.index:
+            out &= corpus.index[column].astype(str).isin(values).to_numpy()
+    return out
 
 
 # ---------------------------------------------------------------------- the leak guard

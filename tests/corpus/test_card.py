@@ -122,6 +122,8 @@ def test_the_minimal_card_is_right(tmp_path: Path) -> None:
         ({"labels__beat__map": {}}, "labels.beat.map' needs its classes"),
         ({"labels__v": {"kind": "regression", "source": "covariate", "column": "visti"}}, "did you mean 'visit'?"),
         ({"splits__official__parts": {"train": ["1"], "test": ["1"]}}, "'1' is in train and in test"),
+        ({"overlap_where": {"ptbxl": {"site": ["HR"]}}}, "'overlap_where' names 'ptbxl', which is not in 'overlaps'"),
+        ({"overlaps": ["x"], "overlap_where": {"x": {"sitte": ["HR"]}}}, "'overlap_where.x' cannot be of 'sitte'"),
         ({"same_person": [["1", "3"]]}, "'3' (same person as 1) is in train and in test"),
         ({"splits__official__by": "covariate", "splits__official__column": "fold"}, "splits.official.column' cannot be 'fold'"),
         ({"subjects": "table"}, "needs a table with 'subject_column'"),

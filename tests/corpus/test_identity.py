@@ -136,6 +136,11 @@ def test_what_cannot_be_told_apart_counts_as_seen(tmp_path: Path) -> None:
     two = corpus_of(tmp_path / "d", ["2", "3"], [1, 2], ["test", "test"], name="cinc", overlaps=["ptbxl"])
     assert seen(two, range(4), subject_keys(one, [0])) == 2
     assert seen(one, range(2), subject_keys(two, [0])) == 1, "whichever card says so"
+    told = {"overlaps": ["ptbxl"], "overlap_where": {"ptbxl": {"fold": ["val"]}}}
+    some = corpus_of(tmp_path / "g", ["2", "3"], [1, 2], ["test", "val"], name="cinc", **told)
+    assert seen(some, range(4), subject_keys(one, [0])) == 1, "those alone that the card says are shared"
+    other = corpus_of(tmp_path / "h", ["9"], [9], ["train"], name="other", overlaps=["cinc"])
+    assert seen(some, range(4), subject_keys(other, [0])) == 2, "another card says all may be"
     a = make_corpus(tmp_path / "e", n_channels=1, n_subjects=6, public=False)
     b = make_corpus(tmp_path / "f", n_channels=1, n_subjects=6, public=False, seed=1)  # another secret
     assert seen(b, range(48), subject_keys(a, range(8))) == 6
