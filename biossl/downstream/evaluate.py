@@ -289,7 +289,8 @@ def _task(model: Model, corpus: Corpus, label: str, event: str | None) -> tuple[
         has = ~np.isnan(number)
         values[has, 0] = code[number[has].astype(int)]
     if strange:
-        notes.append(f"classes {', '.join(strange)} are unknown to the model: their windows are left out")
+        what = "they are not judged" if task.kind == "multilabel" else "their windows are left out"
+        notes.append(f"classes {', '.join(strange)} are unknown to the model: {what}")
     absent = [c for c in model.classes if c not in task.classes]
     if absent:
         notes.append(f"classes {', '.join(absent)} of the model are not in this label")

@@ -6,11 +6,12 @@ What lives here: :class:`OperatingPoint`. A score of at least the threshold is p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
 from biossl.errors import DataError, RequestError
@@ -130,12 +131,16 @@ class OperatingPoint:
         Returns
         -------
         dict of Interval
-            A value without rows to compute it from is NaN with a reason.
+            A value without rows to compute it from is NaN with a reason. Where all or none were found every resample says the same; the
+            other end is then that of the exact binomial interval with one trial a subject (Clopper and Pearson 1934).
         """
         t, s = _checked(y, scores)
         said = np.where(np.isnan(t), 0, s >= self.threshold)
-        names = ("sensitivity", "specificity", "ppv")
-        return {name: subject_bootstrap(t, said, subjects, name, n=n, seed=seed) for name in names}
+        of = {"sensitivity": t == 1, "specificity": t == 0, "ppv": (said == 1) & ~np.isnan(t)}
+        return {
+            name: _not_certain(subject_bootstrap(t, said, subjects, name, n=n, seed=seed), np.asarray(subjects)[rows])
+            for name, rows in of.items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or YAML."""
@@ -158,6 +163,15 @@ class OperatingPoint:
         if out.rule not in get_args(Rule) or not np.isfinite(numbers).all():
             raise DataError(f"operating point '{out.rule}' at {out.threshold}: not what a locked model stores; choose it again")
         return out
+
+
+def _not_certain(found: Interval, subjects: Array) -> Interval:
+    """A share of 0 or 1 with an interval that is not a point; ``subjects`` of the rows it is a share of."""
+    if found.low != found.high or found.value not in (0.0, 1.0):  # NaN too
+        return found
+    trials = len(np.unique(subjects))
+    exact = binomtest(trials if found.value else 0, trials).proportion_ci(0.95, method="exact")
+    return replace(found, low=float(exact.low), high=float(exact.high))
 
 
 def _checked(y: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:

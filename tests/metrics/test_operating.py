@@ -76,6 +76,17 @@ def test_too_few_subjects_or_no_positive_at_the_other_site_is_said():
     assert two.value == 1 and np.isnan(two.low) and "2 subjects" in two.reason
 
 
+def test_all_of_a_few_found_is_no_certainty():
+    """Resampling six patients who were all found gives 1 each time; the exact binomial interval of 6 of 6 begins at .541."""
+    point = OperatingPoint.choose(*site(3)[:2], "f1")
+    y, high = np.array([1] * 6 + [0] * 6), point.threshold + 0.1
+    found = point.realised(y, np.full(12, high), [f"s{k}" for k in range(12)])
+    assert (found["sensitivity"].low, found["sensitivity"].high) == pytest.approx((0.5407, 1.0), abs=1e-4)
+    assert (found["specificity"].low, found["specificity"].high) == pytest.approx((0.0, 0.4593), abs=1e-4)
+    twice = point.realised(np.repeat(y, 2), np.full(24, high), np.repeat([f"s{k}" for k in range(12)], 2))
+    assert twice["sensitivity"].low == found["sensitivity"].low  # a second window of a patient is no second patient
+
+
 def test_what_choosing_refuses():
     with pytest.raises(DataError, match="0 positive and 2 negative"):
         OperatingPoint.choose([0, 0], [0.1, 0.2], "f1")
