@@ -94,12 +94,12 @@ class OperatingPoint:
             allowed = np.flatnonzero((1 - wrong >= float(target or 0) - 1e-12) & (found > 0))
             if not len(allowed):
                 raise DataError(f"no threshold has specificity {target:g} and finds anything in validation; lower the target")
-            best = int(allowed[found[allowed].argmax()])
+            best = int(allowed[_first_best(found[allowed])])
         elif rule == "f1":
             said = found * n_pos + wrong * n_neg
-            best = int((2 * found * n_pos / (n_pos + said)).argmax())
+            best = _first_best(2 * found * n_pos / (n_pos + said))
         else:
-            best = int((found - wrong).argmax())
+            best = _first_best(found - wrong)
         return cls(rule, target, float(thresholds[best]), float(found[best]), float(1 - wrong[best]), n_pos, n_neg)
 
     def apply(self, scores: ArrayLike) -> Array:
@@ -158,6 +158,11 @@ class OperatingPoint:
         if out.rule not in get_args(Rule) or not np.isfinite(numbers).all():
             raise DataError(f"operating point '{out.rule}' at {out.threshold}: not what a locked model stores; choose it again")
         return out
+
+
+def _first_best(values: Array) -> int:
+    """The first of the largest; shares that are equal may differ by rounding."""
+    return int(np.flatnonzero(values >= values.max() - 1e-12)[0])
 
 
 def _checked(y: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
