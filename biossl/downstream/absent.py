@@ -1,6 +1,7 @@
-"""Classes of a label that nobody has: neither who a model was trained on nor who is judged.
+"""Classes of a label that training or the judged rows lack.
 
-What lives here: :func:`classes_of` rows and :func:`absent_classes`, which tables leave out; ``results.json`` keeps every class.
+What lives here: :func:`classes_of` rows, :func:`unlearnt` classes, and :func:`absent_classes`, which tables leave out; ``results.json``
+keeps every class.
 """
 
 from __future__ import annotations
@@ -29,8 +30,20 @@ def classes_of(task: Task, rows: Array) -> list[str]:
     return [c for k, c in enumerate(task.classes) if there[k]]
 
 
+def unlearnt(task: Task, train: Array) -> list[str]:
+    """A line for the classes of which no window is trained on."""
+    learnt = classes_of(task, train)
+    return _cannot_know([c for c in task.classes if c not in learnt])
+
+
+def _cannot_know(classes: list[str]) -> list[str]:
+    return [f"no training window of {', '.join(classes)}, which its model cannot know"] if classes else []
+
+
 def absent_classes(trained: Sequence[list[str] | None], figures: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Classes that no model was trained on, no judged row has and no model ever said, and a line that names them.
+    """Classes that no model was trained on, no judged row has and no model ever said, and lines for a reader.
+
+    One line names them, one those that are judged although no model was trained on them, and one says that a single class is judged.
 
     Parameters
     ----------
@@ -39,13 +52,20 @@ def absent_classes(trained: Sequence[list[str] | None], figures: dict[str, Any])
     figures : dict
         ``per_class`` and ``confusion``.
     """
-    if any(t is None for t in trained):
-        return [], []
-    known = {c for t in trained for c in t or ()}
     rows, confusion = figures["per_class"], figures["confusion"]
+    judged = [r["class"] for r in rows if r["n"]]
+    notes = []
+    if confusion and len(judged) == 1:
+        notes.append(
+            f"only class {judged[0]} is judged: macro F1 and balanced accuracy are of it alone, and say nothing of the others"
+        )
+    if any(t is None for t in trained):
+        return [], notes
+    known = {c for t in trained for c in t or ()}
+    notes += _cannot_know([c for c in judged if c not in known])
     said = np.sum(confusion, axis=0) if confusion else np.zeros(len(rows))
     absent = [r["class"] for r, n in zip(rows, said, strict=True) if r["class"] not in known and not r["n"] and not n]
-    return absent, [f"nobody in training or judged has {', '.join(absent)}: left out of tables"] if absent else []
+    return absent, notes + ([f"nobody in training or judged has {', '.join(absent)}: left out of tables"] if absent else [])
 
 
 def trained_classes(model: Model, corpus: Corpus) -> list[str] | None:

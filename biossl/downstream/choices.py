@@ -17,7 +17,7 @@ from biossl import protocol
 from biossl.corpus.within import is_within_subject
 from biossl.downstream.decoding import fit_decoder, macro_f1, sample_confusion
 from biossl.downstream.dense import class_counts
-from biossl.downstream.fitting import Case, check_learnable, model_at, steps_of, train_rows
+from biossl.downstream.fitting import Case, learnable, model_at, steps_of, train_rows
 from biossl.downstream.lock import Lock, fit_lock
 from biossl.downstream.model import Model, Task, predict_rows, score
 from biossl.downstream.ood import MEMORY_ROWS
@@ -35,6 +35,7 @@ def choose_steps(
     """Step to stop at; held-out rows, their predictions and score; by what; one line."""
     task, steps = case.task, steps_of(run)
     fits: list[tuple[Supervised, Array, Path]] = []
+    lost = 0  # grouped folds in which nothing can be learnt
     few = "" if len(val) else "no labelled part val"
     few = few or _one_sided(task, val)
     if not few:
@@ -48,11 +49,14 @@ def choose_steps(
             y = task.values[train][:, 0] if kind in ("multiclass", "binary", "regression") else task.values[train]
         target = protocol.Target(kind, y.astype(np.float64), task.classes)
         for k, (a, b) in enumerate(protocol.grouped_folds(target, subjects[train], protocol.CHOICE_FOLDS, case.seed)):
-            check_learnable(case.corpus, task, train[a], f"inner fold {k}")
+            if not learnable(case.corpus, task, train[a]):
+                lost += 1
+                continue
             fits.append((train_rows(case, train[a], run / "choice" / f"fold{k}"), train[b], run / "choice" / f"fold{k}"))
     who = "recording" if is_within_subject(case.corpus, case.split) else "subject"
     if not fits:
-        return steps[-1], None, by, f"one labelled {who} and {few}: nothing to choose by, the last weights are taken"
+        why = f"too few labelled {who}s of each class to hold some out" if lost else f"one labelled {who}"
+        return steps[-1], None, by, f"{why} and {few}: nothing to choose by, the last weights are taken"
     rows = np.concatenate([b for _, b, _ in fits])
     found = []
     for step in steps:
@@ -71,7 +75,8 @@ def choose_steps(
         )
         found.append((step, held, score(task, rows, held)))
     known = [f for f in found if np.isfinite(f[2])]
-    on = f"part val ({len(rows)} windows)" if by == "val" else f"{len(fits)} grouped folds of the training {who}s ({few})"
+    of = f"{len(fits)} of {len(fits) + lost}" if lost else f"{len(fits)}"
+    on = f"part val ({len(rows)} windows)" if by == "val" else f"{of} grouped folds of the training {who}s ({few})"
     if not known:
         return steps[-1], (rows, found[-1][1], None), by, f"no score can be computed on {on}: the last weights are taken"
     step, held, best = max(known, key=lambda f: (f[2], f[0]))  # of equals the later one
@@ -124,7 +129,7 @@ def pseudo_labels(
     if not len(others):
         return None, "self-training: every training window is labelled, there is nothing to add"
     if held is None:
-        return None, "self-training: one labelled subject, so no confidence can be chosen; left out"
+        return None, "self-training: nobody is held out in training, so no confidence can be chosen; left out"
     rows, prediction, _ = held
     sure, said = _surest(prediction)
     right = said == task.values[rows][:, 0]

@@ -24,7 +24,7 @@ from biossl.corpus import Corpus, guard_split, subject_keys
 from biossl.corpus.labels import is_dense
 from biossl.corpus.splits import chosen_split
 from biossl.corpus.within import groups, is_within_subject, refuse_within_subject
-from biossl.downstream.absent import classes_of
+from biossl.downstream.absent import classes_of, unlearnt
 from biossl.downstream.choices import choose_steps, lock_of, pseudo_labels
 from biossl.downstream.dense import DenseTask, n_events
 from biossl.downstream.fitting import Case, Weights, at_share, check_learnable, model_at, train_rows
@@ -128,6 +128,7 @@ def finetune(
     if task.kind == "dense":
         refuse_within_subject(corpus, name, "a model of samples")
     check_learnable(corpus, task, train, name)
+    notes += unlearnt(task, train)
     n, what = (len(train), "windows") if not isinstance(task, DenseTask) else (n_events(corpus, task, train), "events")
     chosen, why = (
         choose_mode(len(np.unique(subjects[train])), n, what, "recordings" if within else "subjects")

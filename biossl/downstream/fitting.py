@@ -112,6 +112,15 @@ def check_learnable(corpus: Corpus, task: Task, train: Array, split: str) -> Non
         raise DataError(f"{where}: no event in training; there is nothing to predict")
 
 
+def learnable(corpus: Corpus, task: Task, train: Array) -> bool:
+    """Whether something can be learnt from rows (:func:`check_learnable`)."""
+    try:
+        check_learnable(corpus, task, train, "")
+    except DataError:
+        return False
+    return True
+
+
 def _recipe(case: Case, config: SupervisedConfig, n_rows: int) -> Recipe:
     setting, spec = SCRATCH if case.scratch else SETTINGS[case.mode], case.encoder.spec
     names = [c for c in spec.ch_names if c in case.corpus.spec.ch_names]

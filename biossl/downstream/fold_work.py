@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from biossl.corpus import Corpus
 from biossl.corpus.identity import seen_subjects
+from biossl.downstream.absent import unlearnt
 from biossl.downstream.evaluate import _rows
 from biossl.downstream.foldrun import FoldRun, Member, require_same_parts
-from biossl.downstream.folds import unlearnt
 from biossl.downstream.model import Model, Task
 from biossl.errors import DataError, RequestError
 

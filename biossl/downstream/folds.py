@@ -21,7 +21,7 @@ from biossl.config import to_plain
 from biossl.corpus import Corpus, guard_split
 from biossl.corpus.splits import default_split, n_folds, with_fold
 from biossl.corpus.within import WARNING, is_within_subject
-from biossl.downstream.absent import classes_of
+from biossl.downstream.absent import unlearnt
 from biossl.downstream.finetune import finetune, scarce_rows
 from biossl.downstream.fitting import check_learnable
 from biossl.downstream.foldrun import FILE, FoldRun, Member, is_folds, make_members, parts_hash, read_folds
@@ -152,13 +152,6 @@ def _check_folds(corpus: Corpus, task: Task, members: Sequence[Member]) -> None:
         check_learnable(corpus, task, train, split)
         for line in unlearnt(task, train):
             note(f"note: {'' if fold is None else f'fold {fold}: '}{line}")
-
-
-def unlearnt(task: Task, train: Any) -> list[str]:
-    """A line for the classes of which no window is trained on."""
-    learnt = classes_of(task, train)
-    absent = [c for c in task.classes if c not in learnt]
-    return [f"no training window of {', '.join(absent)}, which its model cannot know"] if absent else []
 
 
 def _begin(asked: FoldRun, overwrite: bool) -> None:

@@ -25,7 +25,7 @@ def errors(y: Array, p: Array, codes: Array, n_subjects: int, name: str) -> Call
             if name == "mae":
                 return (weights @ sae) / count
             spread = weights @ stt - (weights @ st) ** 2 / count
-            return np.where(spread > 1e-12 * count, 1 - (weights @ see) / spread, np.nan)
+            return np.where(spread > 1e-12 * (weights @ stt), 1 - (weights @ see) / spread, np.nan)
 
     return values
 

@@ -95,12 +95,12 @@ class OperatingPoint:
             allowed = np.flatnonzero((1 - wrong >= float(target or 0) - 1e-12) & (found > 0))
             if not len(allowed):
                 raise DataError(f"no threshold has specificity {target:g} and finds anything in validation; lower the target")
-            best = int(allowed[found[allowed].argmax()])
+            best = int(allowed[_first_best(found[allowed])])
         elif rule == "f1":
             said = found * n_pos + wrong * n_neg
-            best = int((2 * found * n_pos / (n_pos + said)).argmax())
+            best = _first_best(2 * found * n_pos / (n_pos + said))
         else:
-            best = int((found - wrong).argmax())
+            best = _first_best(found - wrong)
         return cls(rule, target, float(thresholds[best]), float(found[best]), float(1 - wrong[best]), n_pos, n_neg)
 
     def apply(self, scores: ArrayLike) -> Array:
@@ -172,6 +172,11 @@ def _not_certain(found: Interval, subjects: Array) -> Interval:
     trials = len(np.unique(subjects))
     exact = binomtest(trials if found.value else 0, trials).proportion_ci(0.95, method="exact")
     return replace(found, low=float(exact.low), high=float(exact.high))
+
+
+def _first_best(values: Array) -> int:
+    """The first of the largest; shares that are equal may differ by rounding."""
+    return int(np.flatnonzero(values >= values.max() - 1e-12)[0])
 
 
 def _checked(y: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:

@@ -115,9 +115,10 @@ class TimeConv(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, 1, T) to (B, outputs, 1, T')."""
-        if self.kernel_size == (1,):  # torch 2.13's CPU kernel of such images writes past its memory in the backward pass
-            return F.linear(x.permute(0, 2, 3, 1), self.weight[..., 0], self.bias).permute(0, 3, 1, 2)
         pad, stride = int(self.padding[0]), int(self.stride[0])
+        if self.kernel_size == (1,):  # torch 2.13's CPU kernel of such images writes past its memory in the backward pass
+            x = x[..., ::stride]
+            return F.linear(x.permute(0, 2, 3, 1), self.weight[..., 0], self.bias).permute(0, 3, 1, 2)
         return F.conv2d(x, self.weight.unsqueeze(2), self.bias, stride=(1, stride), padding=(0, pad))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from biossl.config import dump_yaml, load_yaml
-from biossl.corpus import Corpus
+from biossl.corpus import Corpus, add_labels
 from biossl.downstream.absent import absent_classes
 from biossl.downstream.evaluate import evaluate
 from biossl.downstream.evaluate_text import as_text
@@ -83,3 +83,30 @@ def test_a_class_that_was_learnt_judged_or_said_stays() -> None:
     assert absent_classes([["a"], ["b"]], figures)[0] == ["e"]  # b was learnt by the second model, c was said, d is judged
     assert absent_classes([["a"], None], figures) == ([], [])
     assert absent_classes([["a"]], {"per_class": rows, "confusion": None})[0] == ["b", "c", "e"]
+
+
+def test_a_class_that_training_lacks_or_that_is_judged_alone_is_said() -> None:
+    rows = [{"class": c, "n": n} for c, n in (("a", 3), ("b", 0))]
+    figures = {"per_class": rows, "confusion": [[1, 2], [0, 0]]}
+    assert absent_classes([["a", "b"]], figures)[1] == [
+        "only class a is judged: macro F1 and balanced accuracy are of it alone, and say nothing of the others"
+    ]
+    assert absent_classes([["a"]], figures | {"confusion": None}) == (
+        ["b"],
+        ["nobody in training or judged has b: left out of tables"],
+    )
+    assert absent_classes([["b"]], figures)[1][1:] == ["no training window of a, which its model cannot know"]
+
+
+def test_training_and_evaluation_name_a_judged_class_that_nobody_was_trained_on(
+    corpus: Corpus, encoder: Path, halves: str, tmp_path: Path
+) -> None:
+    own = Corpus.open(shutil.copytree(corpus.path, tmp_path / "corpus"))
+    part = dict(zip(own.index["subject"], own.split(halves), strict=True))
+    lines = [f"{s},{'c' if p == 'test' and i % 3 == 0 else 'ab'[i % 2]}" for i, (s, p) in enumerate(sorted(part.items()))]
+    (tmp_path / "new.csv").write_text("subject,new\n" + "\n".join(lines) + "\n")
+    add_labels(own, tmp_path / "new.csv", key="subject", name="new")
+    run = finetune(encoder, Corpus.open(own.path), "new", tmp_path / "run", split=halves, steps=2)
+    said = "no training window of c, which its model cannot know"
+    assert said in load_yaml(run / "model" / "model.yaml")["choices"]
+    assert said in evaluate(run, Corpus.open(own.path), split=halves, baselines=False)["notes"]

@@ -77,6 +77,19 @@ def test_test_labels_and_windows_change_nothing(tuned: Path, encoder: Path, corp
     assert not same(other, tuned)
 
 
+def test_where_no_fold_holds_two_classes_the_last_weights_are_taken_and_a_line_says_so(
+    encoder: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    """One subject of each class and a part val of one class: whoever is held out, what is left is of one class."""
+    group, part = corpus.index["group"].to_numpy(), corpus.split("official").to_numpy()
+    first = [np.flatnonzero((part == "train") & (group == g))[:4] for g in ("slow", "fast")]
+    assert len(set(corpus.index["subject"].iloc[np.concatenate(first)])) == 2
+    run = finetune(encoder, corpus, "group", tmp_path / "run", split="official", rows=np.concatenate(first), steps=5)
+    about = load_model(run).about
+    assert about["trained"]["taken_at"] == 5 and about["inner"] is None
+    assert "too few labelled subjects of each class to hold some out" in about["choices"][-1]
+
+
 @forks
 def test_killed_and_gone_on_with_to_the_same_model(
     tuned: Path, encoder: Path, corpus: Corpus, halves: str, tmp_path: Path

@@ -43,6 +43,7 @@ def test_each_rule_chooses_what_a_search_over_every_threshold_chooses(seed, targ
             assert f1_score(y, got.apply(s)) == pytest.approx(f1, abs=1e-12)
         elif rule == "youden":
             assert got.sensitivity + got.specificity == pytest.approx(se + sp, abs=1e-12)
+            assert got.threshold == by[rule][0]
         else:
             assert (got.sensitivity, got.specificity) == pytest.approx((se, sp), abs=1e-12)
         assert got.sensitivity == pytest.approx(recall_score(y, got.apply(s)), abs=1e-12)

@@ -42,6 +42,13 @@ def test_regression_scores_equal_scikit_learn(seed, origin):
     assert metrics.score(y, p, "mae") == pytest.approx(sk.mean_absolute_error(y, p), abs=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
+def test_r2_does_not_depend_on_the_unit(unit):
+    y, p = unit * np.array([1.0, 2.0, 4.0]), unit * np.array([1.0, 2.0, 3.0])
+    assert metrics.score(y, p, "r2") == pytest.approx(sk.r2_score(y, p), abs=1e-9)
+    assert np.isnan(metrics.score(np.full(3, 0.1 * unit), p, "r2"))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_binary_label_is_scored_as_scikit_learn_does(seed):

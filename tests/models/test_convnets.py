@@ -82,7 +82,7 @@ def test_a_shortcut_only_block_averages_the_samples_that_become_one() -> None:
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
-@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (5, 1), (5, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (5, 1), (5, 2)])
 @pytest.mark.parametrize("wanted", [True, False], ids=["with", "without the input's gradient"])
 def test_convolution_and_norm_are_torchs_own_along_time(kernel: int, stride: int, contiguous: bool, wanted: bool) -> None:
     """Values and every gradient, whichever way the features lie in memory; torch's CPU kernels fail on some of them (see the code)."""
