@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "audit": ("biossl.cli.audit", "doubtful labels, what a model looks at, what more labels would buy"),
     "compare": ("biossl.cli.compare", "recipes on one backbone and budget, with paired intervals"),
     "embed": ("biossl.cli.embed", "write a table of embeddings"),
+    "bench": ("biossl.cli.bench", "time, memory and operations on this machine, and ratios"),
     "report": ("biossl.cli.report", "one HTML page of a run"),
     "import": ("biossl.cli.import_weights", "convert published weights"),
 }
