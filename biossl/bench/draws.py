@@ -5,7 +5,8 @@ What lives here: the settings under which each is timed, and the clocks. What th
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 
@@ -60,9 +61,7 @@ def bench_augment(*, batch: int, steps: int, warmup: int, device: torch.device) 
         x, position = batches[modality], torch.arange(batch, device=device)
         shapes[name] = list(x.x.shape)
         with torch.no_grad():
-            each[name] = repeat(
-                lambda p=pipeline, x=x, k=position: p(x, Keys(0, 0, k)), steps=steps, warmup=warmup, device=device
-            )
+            each[name] = repeat(partial(pipeline, x, Keys(0, 0, position)), steps=steps, warmup=warmup, device=device)
     return {**per_call(each), "shapes": shapes, "peak_memory_bytes": peak_bytes(device)}
 
 
@@ -84,7 +83,7 @@ def bench_masks(recipe: Recipe, *, batch: int, steps: int, warmup: int, device: 
     """
     spec = example_spec(recipe)
     with torch.device("meta"):
-        grid = recipe.build(spec).export().grid  # type: ignore[union-attr]
+        grid = cast(tuple[int, int], recipe.build(spec).export().grid)
     each, number, left_out = {}, {}, {}
     position = torch.arange(batch, device=device)
     for name in CONFIGS["mask"]:
@@ -93,9 +92,7 @@ def bench_masks(recipe: Recipe, *, batch: int, steps: int, warmup: int, device: 
         except RequestError as error:
             left_out[name] = str(error)
             continue
-        each[name] = repeat(
-            lambda m=mask: draw_masks(m, Keys(0, 0, position), grid, 1), steps=steps, warmup=warmup, device=device
-        )
+        each[name] = repeat(partial(draw_masks, mask, Keys(0, 0, position), grid, 1), steps=steps, warmup=warmup, device=device)
         number[name] = batch if mask.per_sample else 1
     return {
         **per_call(each),
