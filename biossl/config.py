@@ -67,7 +67,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RequestError(
-            f"{path}: no such file; check the path, or copy a packaged one with `biossl list recipes --copy NAME DEST`"
+            f"{path}: no such file; check the path, or give the name of a packaged one (`biossl list recipes`, `biossl list cards`)"
         ) from None
     except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: not a readable text file ({type(error).__name__}); give a YAML file") from None

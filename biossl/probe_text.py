@@ -94,12 +94,20 @@ def cross_line(cross: dict[str, Any]) -> str:
 
 
 def warnings(result: dict[str, Any]) -> list[str]:
-    """What has to be known before any figure of a result is read: a within-subject split, a label that is confounded."""
+    """What has to be known before any figure of a result is read: a within-subject split, a confounded label, classes a mean lacks."""
     out = []
     if result.get("within_subject"):
         out.append(f"{WARNING}; intervals resample recordings, not subjects")
     if result.get("confounds"):
         out.append(f"confound of '{result['label']}': {result['confounds']}")
+    rows = result.get("per_class") or []
+    lost = [str(r["class"]) for r in rows if "auroc" in r and r["auroc"] is None]
+    if lost:
+        name = METRIC_NAMES.get(result["metric"], result["metric"])
+        out.append(
+            f"{name} is of {len(rows) - len(lost)} of {len(rows)} classes: {', '.join(lost)} cannot be judged here, for want of a positive or a "
+            "negative row"
+        )
     return out
 
 

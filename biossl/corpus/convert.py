@@ -154,7 +154,7 @@ def convert_tasks(
 
 def _view(card: Card, view: str) -> View:
     if view not in card.views:
-        raise RequestError(f"--view '{view}': card {card.name} has no such view; {nearest(view, card.views)}")
+        raise RequestError(f"--view '{view}': card {card.name} has {', '.join(card.views)}; {nearest(view, card.views)}")
     return card.views[view]
 
 

@@ -289,8 +289,8 @@ def _task(model: Model, corpus: Corpus, label: str, event: str | None) -> tuple[
         has = ~np.isnan(number)
         values[has, 0] = code[number[has].astype(int)]
     if strange:
-        what = "they are not judged" if task.kind == "multilabel" else "their windows are left out"
-        notes.append(f"classes {', '.join(strange)} are unknown to the model: {what}")
+        what = "not judged" if task.kind == "multilabel" else "their windows are left out"
+        notes.append(f"unknown to the model and {what}: class {', '.join(repr(c) for c in strange)}")
     absent = [c for c in model.classes if c not in task.classes]
     if absent:
         notes.append(f"classes {', '.join(absent)} of the model are not in this label")

@@ -315,13 +315,14 @@ def load_model(folder: str | Path) -> Model:
     >>> load_model("no/such/folder")
     Traceback (most recent call last):
     ...
-    biossl.errors.RequestError: no/such/folder: no model folder (no model.yaml); give RUN or RUN/model of `biossl finetune`
+    biossl.errors.RequestError: no/such/folder: no such folder; give RUN or RUN/model of `biossl finetune`
     """
     path = Path(folder)
     path = path / "model" if (path / "model" / "model.yaml").is_file() else path
     file = path / "model.yaml"
     if not file.is_file():
-        raise RequestError(f"{folder}: no model folder (no model.yaml); give RUN or RUN/model of `biossl finetune`")
+        what = "no model folder (no model.yaml)" if path.exists() else "no such folder"
+        raise RequestError(f"{folder}: {what}; give RUN or RUN/model of `biossl finetune`")
     about = load_yaml(file)
     if about.get("format") != FORMAT:
         raise DataError(f"{file}: format {about.get('format')}; this version reads {FORMAT}")

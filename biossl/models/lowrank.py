@@ -176,7 +176,7 @@ def add_adapters(network: nn.Module, *, rank: int, p: float, seed: int) -> dict[
         new: nn.Module
         if isinstance(module, nn.Linear) and not isinstance(module, Adapter):
             new = LowRankLinear(module, rank, p, wide=name.rpartition(".")[2] == "qkv")
-        elif isinstance(module, nn.Conv1d) and not isinstance(module, Adapter) and module.groups == 1:
+        elif type(module) is nn.Conv1d and module.groups == 1:  # not its kinds: adapters, convolutions along the time of images
             new = LowRankConv1d(module, rank, p)
         else:
             continue

@@ -89,7 +89,7 @@ def write_report(
     several = is_folds(path)
     if not several and not (path / "run.json").is_file():
         what = "not a run (no run.json)" if path.is_dir() else "no such folder"
-        raise RequestError(f"{path}: {what}; give the folder that `biossl pretrain --out` wrote")
+        raise RequestError(f"{path}: {what}; give the folder that `biossl pretrain` or `biossl finetune` wrote (--out)")
     if file.is_dir():
         raise RequestError(f"{file}: a folder; give the name of an .html file")
     beside = file.with_suffix(".md")

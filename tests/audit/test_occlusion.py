@@ -137,7 +137,7 @@ def test_windows_of_a_record_and_of_the_test_part_are_told(tuned: Path, corpus: 
     ):  # fmt: skip
         with pytest.raises(RequestError, match=words):
             audit_occlusion(tuned, corpus, "group", **request)  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="no model folder"):
+    with pytest.raises(RequestError, match="no such folder"):
         audit_occlusion("nowhere", corpus, "group")
 
 

@@ -142,7 +142,8 @@ def test_another_site_is_judged_whole_and_its_strange_class_left_out(tuned: Path
     (tmp_path / "l.csv").write_text("subject,kind\n" + rows)
     assert main(["label", str(site.path), str(tmp_path / "l.csv"), "--key", "subject", "--name", "kind"]) == 0
     found = evaluate(tuned, Corpus.open(site.path), label="kind", out=tmp_path / "out", by=["group"])
-    assert found["counts"]["subjects"] == 4 and any("classes odd are unknown to the model" in n for n in found["notes"])
+    note = "unknown to the model and their windows are left out: class 'odd'"
+    assert found["counts"]["subjects"] == 4 and note in found["notes"]
     assert any("no split: every labelled window" in n for n in found["notes"])
     assert {g["name"] for g in found["groups"]["group"]} <= {"slow", "fast"}
     assert all(g["score"] is None and g["reason"] for g in found["groups"]["group"])  # under ten subjects
