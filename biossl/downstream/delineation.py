@@ -166,7 +166,9 @@ def spread_of_seeds(several: Sequence[Counted], task: DenseTask) -> dict[str, An
 def _added(counts: Array, keys: pd.DataFrame, by: str, classes: Sequence[str], *, order: Sequence[str] | None = None) -> Array:
     """Counts added by subject (sorted) or channel and by class, (n, K, W)."""
     order = sorted(set(keys[by])) if order is None else order
-    row, column = (keys[k].map({v: i for i, v in enumerate(names)}).to_numpy() for k, names in ((by, order), ("label", classes)))
+    row, column = (
+        keys[k].map({v: i for i, v in enumerate(names)}).to_numpy(np.int64) for k, names in ((by, order), ("label", classes))
+    )
     out = np.zeros((len(order), len(classes), counts.shape[1]))
     np.add.at(out, (row, column), counts)
     return out

@@ -17,8 +17,10 @@ from biossl.cli import main
 from biossl.config import load_yaml
 from biossl.corpus import Corpus, make_split
 from biossl.downstream import wave_counts
+from biossl.downstream.delineation import spread_of_seeds
 from biossl.downstream.dense import Codes, DenseTask
 from biossl.downstream.evaluate import evaluate
+from biossl.downstream.event_counts import Counted
 from biossl.downstream.folds import finetune_folds
 from biossl.downstream.folds_text import as_text
 from biossl.downstream.model import make_task
@@ -125,6 +127,14 @@ def test_each_fold_is_its_models_own_evaluation(result: dict[str, Any], single: 
         for what in ("found", "detected"):
             assert line["offset"][what]["value"] == pytest.approx(sum(p[what] for p in parts.values()) / 2)
     assert len({v["value"] for f in result["folds"] for v in [f["boundary_f1"]]}) == 3  # and they do differ
+
+
+def test_a_fold_without_a_judged_wave_has_no_score(waves: Corpus) -> None:
+    """Its only annotated waves may reach beyond what was recorded."""
+    keys = pd.DataFrame([], columns=["subject", "record", "channel", "label"])
+    empty = Counted(keys, np.zeros((0, 12)), None, pd.DataFrame(), 0, 1)
+    task = make_task(waves, "waves")
+    assert isinstance(task, DenseTask) and spread_of_seeds([empty, empty], task) == {"value": None, "min": None, "max": None}
 
 
 def test_one_seed_and_one_of_two_folds_give_what_the_single_evaluations_give(
