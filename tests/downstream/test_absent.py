@@ -18,6 +18,7 @@ from biossl.downstream.evaluate_text import as_text
 from biossl.downstream.finetune import finetune
 from biossl.downstream.folds import finetune_folds
 from biossl.downstream.folds_text import as_text as folds_as_text
+from biossl.probe_text import warnings
 from biossl.report.run_page import write_report
 
 KW: dict[str, Any] = {"mode": "full", "steps": 60, "lr": 0.01}  # enough never to say a class that nobody has
@@ -110,3 +111,14 @@ def test_training_and_evaluation_name_a_judged_class_that_nobody_was_trained_on(
     said = "no training window of c, which its model cannot know"
     assert said in load_yaml(run / "model" / "model.yaml")["choices"]
     assert said in evaluate(run, Corpus.open(own.path), split=halves, baselines=False)["notes"]
+
+
+def test_a_mean_over_fewer_classes_than_it_names_says_so_before_any_figure() -> None:
+    rows = [
+        {"class": "NORM", "n": 0, "auroc": None},
+        {"class": "CD", "n": 6, "auroc": 0.9},
+        {"class": "HYP", "n": 4, "auroc": 0.7},
+    ]
+    (line,) = warnings({"metric": "macro_auroc", "per_class": rows})
+    assert line.startswith("macro AUROC is of 2 of 3 classes: NORM cannot be judged here")
+    assert not warnings({"metric": "macro_auroc", "per_class": rows[1:]}) and not warnings({"metric": "r2", "per_class": []})
