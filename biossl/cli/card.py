@@ -37,6 +37,8 @@ def run(args: Any) -> dict[str, Any]:
         write_text(out, text)
         count = ", ".join(f"{n} {kind}" for kind, n in facts["formats"].items())
         say(f"{out}: {facts['files']} files ({count}), {facts['modality']}, {len(facts['channels'])} channels")
+    if facts["read"] < facts["files"]:
+        say(f"{facts['read']} of {facts['files']} files were opened; `biossl inspect {args.folder}` looks at all")
     for line in facts["unreadable"]:
         say(f"! {line}")
     for line in facts["left_out"]:
