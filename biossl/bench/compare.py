@@ -106,9 +106,9 @@ def _notes(left: Sequence[dict[str, Any]], right: Sequence[dict[str, Any]]) -> l
             notes.append(f"{key} is {', '.join(sorted(a))} of A, {', '.join(sorted(b))} of B")
     hidden = [[float(run["masked_fraction"]["median"]) for run in runs if "masked_fraction" in run] for runs in (left, right)]
     if all(hidden):
-        a, b = (statistics.median(values) for values in hidden)
-        if abs(a - b) > 0.02:
-            notes.append(f"A hides {a:.2f} of the patches, B {b:.2f}: they do not do the same work")
+        of_a, of_b = (statistics.median(values) for values in hidden)
+        if abs(of_a - of_b) > 0.02:
+            notes.append(f"A hides {of_a:.2f} of the patches, B {of_b:.2f}: they do not do the same work")
     if len(left) < 5:
         notes.append(f"{len(left)} {'pair' if len(left) == 1 else 'pairs'}: take turns at least 5 times before you say anything")
     return notes
