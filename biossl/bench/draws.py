@@ -55,7 +55,7 @@ def bench_augment(*, batch: int, steps: int, warmup: int, device: torch.device) 
     each, shapes = {}, {}
     batches = {name: simulated_batch(spec, batch, device) for name, spec in SPECS.items()}
     for name in CONFIGS["augment"]:
-        config = config_class("augment", name, where="bench")(**SETTINGS.get(name, {}))
+        config = config_class("augment", name, where="bench")(p=1.0, **SETTINGS.get(name, {}))
         modality = config.modalities[0]
         pipeline = build_pipeline([Part(name, config)], SPECS[modality]).to(device)
         x, keys = batches[modality], Keys(0, 0, torch.arange(batch, device=device))
