@@ -6,7 +6,7 @@ What lives here: the settings under which each is timed, and the clocks. What th
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -55,13 +55,13 @@ def bench_augment(*, batch: int, steps: int, warmup: int, device: torch.device) 
     each, shapes = {}, {}
     batches = {name: simulated_batch(spec, batch, device) for name, spec in SPECS.items()}
     for name in CONFIGS["augment"]:
-        config = config_class("augment", name, where="bench")(**SETTINGS.get(name, {}))
+        config = config_class("augment", name, where="bench")(p=1.0, **SETTINGS.get(name, {}))
         modality = config.modalities[0]
         pipeline = build_pipeline([Part(name, config)], SPECS[modality]).to(device)
-        x, position = batches[modality], torch.arange(batch, device=device)
+        x, keys = batches[modality], Keys(0, 0, torch.arange(batch, device=device))
         shapes[name] = list(x.x.shape)
         with torch.no_grad():
-            each[name] = repeat(partial(pipeline, x, Keys(0, 0, position)), steps=steps, warmup=warmup, device=device)
+            each[name] = repeat(partial(pipeline, x, keys), steps=steps, warmup=warmup, device=device)
     return {**per_call(each), "shapes": shapes, "peak_memory_bytes": peak_bytes(device)}
 
 
@@ -83,16 +83,17 @@ def bench_masks(recipe: Recipe, *, batch: int, steps: int, warmup: int, device: 
     """
     spec = example_spec(recipe)
     with torch.device("meta"):
-        grid = cast(tuple[int, int], recipe.build(spec).export().grid)
+        encoder: Any = recipe.build(spec).export()
+    grid = encoder.grid
     each, number, left_out = {}, {}, {}
-    position = torch.arange(batch, device=device)
+    keys = Keys(0, 0, torch.arange(batch, device=device))
     for name in CONFIGS["mask"]:
         try:
             mask = config_class("mask", name, where="bench")().require(grid, spec)
         except RequestError as error:
             left_out[name] = str(error)
             continue
-        each[name] = repeat(partial(draw_masks, mask, Keys(0, 0, position), grid, 1), steps=steps, warmup=warmup, device=device)
+        each[name] = repeat(partial(draw_masks, mask, keys, grid, 1), steps=steps, warmup=warmup, device=device)
         number[name] = batch if mask.per_sample else 1
     return {
         **per_call(each),

@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from biossl.bench.ceiling import best_matmul, mlp_shape
 from biossl.bench.data import quiet, simulated_corpus
 from biossl.bench.frame import Times, peak_bytes, summary
-from biossl.errors import MachineError
 from biossl.keys import Keys
 from biossl.objectives.masking import draw_masks
 from biossl.recipe import Recipe
@@ -29,6 +28,7 @@ from biossl.recipe.check import example_spec
 from biossl.recipe.limits import check_limits
 from biossl.training.data import RawBatch, make_loader, make_order, make_sources
 from biossl.training.loop import Loop
+from biossl.training.run import raise_out_of_memory
 from biossl.training.trainer import fit
 
 CEILING_STEPS, CEILING_WARMUP = 5, 2
@@ -131,7 +131,7 @@ def bench_train(
     RequestError
         The recipe contradicts itself or the batch.
     MachineError
-        Out of memory on the GPU.
+        Out of memory.
     """
     recipe = bench_recipe(recipe, batch=batch, precision=precision, steps=warmup + steps + 2)
     check_limits(recipe)
@@ -152,8 +152,9 @@ def bench_train(
         try:
             with quiet():
                 fit(loop, device=device.type)
-        except torch.OutOfMemoryError:
-            raise MachineError(f"--batch {batch}: out of memory; take fewer") from None
+        except (MemoryError, RuntimeError) as error:
+            raise_out_of_memory(error, f"--batch {batch}: out of memory; take fewer")
+            raise
     losses = torch.stack(loop.losses).float().reshape(steps, accumulate).mean(dim=1).tolist()
     shape = mlp_shape(objective.export(), batch // accumulate)
     ceiling = best_matmul(shape, precision, steps=CEILING_STEPS, warmup=CEILING_WARMUP, device=device)

@@ -295,7 +295,7 @@ def _fit(
     except SystemExit:  # the trainer's answer to a second Ctrl-C
         raise KeyboardInterrupt from None
     except (MemoryError, RuntimeError) as error:
-        _raise_out_of_memory(error)
+        raise_out_of_memory(error)
         raise
     finally:
         interrupt.restore()
@@ -323,11 +323,11 @@ def _build(recipe: Recipe, spec: InputSpec) -> Objective:
     try:
         return recipe.build(spec)
     except (MemoryError, RuntimeError) as error:
-        _raise_out_of_memory(error, "the model does not fit in memory; lower model.dim or model.depth")
+        raise_out_of_memory(error, "the model does not fit in memory; lower model.dim or model.depth")
         raise
 
 
-def _raise_out_of_memory(error: Exception, text: str = "out of memory; double train.accumulate or lower data.batch_size") -> None:
+def raise_out_of_memory(error: Exception, text: str = "out of memory; double train.accumulate or lower data.batch_size") -> None:
     """MachineError when that is what the error says; the frameworks say it in three ways."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
         raise MachineError(text) from None

@@ -19,6 +19,7 @@ from biossl.bench.draws import bench_augment, bench_masks
 from biossl.bench.frame import summaries, threads
 from biossl.bench.paths import bench_convert, bench_embed, bench_load
 from biossl.bench.train import TimedLoop, bench_recipe, bench_train
+from biossl.errors import MachineError
 from biossl.objectives.base import SamplePlan
 from biossl.recipe import load_recipe
 from biossl.recipe.check import example_spec
@@ -95,6 +96,15 @@ def test_what_is_timed_is_the_step_of_the_training_loop(tmp_path: Path) -> None:
     assert len(loop.times.wall) == len(loop.times.cpu) == 2 and len(loop.losses) == 4 and loop.flops > 0
 
 
+def test_out_of_memory_is_one_line_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("biossl.bench.train.fit", full)
+    with pytest.raises(MachineError, match="^--batch 4: out of memory; take fewer$"):
+        bench_train(load_recipe("imu/jepa_small", TINY), batch=4, steps=1, warmup=0, precision="fp32", device=CPU)
+
+
 @pytest.mark.parametrize(
     "plan",
     [
@@ -104,7 +114,7 @@ def test_what_is_timed_is_the_step_of_the_training_loop(tmp_path: Path) -> None:
         SamplePlan(sampler="subjects", windows_per_subject=8, several_subjects=True),
         SamplePlan(queue=40, in_batch=True),
     ],
-    ids=str,
+    ids=["adjacent", "same subject", "motion", "subjects", "queue"],
 )
 def test_the_simulated_corpus_serves_every_plan(plan: SamplePlan, tmp_path: Path) -> None:
     spec = example_spec(load_recipe("imu/jepa_small"))
