@@ -195,7 +195,7 @@ def evaluate(
     result["absent"], more = absent_classes([trained_classes(model, corpus)], result)
     notes += more
     result["groups"] = {
-        name: _groups(target, p, people, units.shared(corpus.index[name].to_numpy(dtype=object)[rows]), seed) for name in by
+        name: _groups(target, p, people, name, units.shared(corpus.index[name].to_numpy(dtype=object)[rows]), seed) for name in by
     }
     locked, more = judge_others(
         compared, model, corpus, rows, units, target, p, people, split=split, adapt=adapt, allow_seen=allow_seen, seed=seed
@@ -353,11 +353,11 @@ def _scores(target: Target, p: Array, people: Array, seed: int) -> dict[str, Any
     return out
 
 
-def _groups(target: Target, p: Array, people: Array, values: Array, seed: int) -> list[dict[str, Any]]:
+def _groups(target: Target, p: Array, people: Array, name: str, values: Array, seed: int) -> list[dict[str, Any]]:
     from biossl.metrics.subgroups import subgroups
 
     numeric = pd.to_numeric(pd.Series(values), errors="coerce")
-    many = numeric.notna().any() and numeric.nunique() > 6
+    many = name not in ("record", "subject") and numeric.notna().any() and numeric.nunique() > 6  # 105 and 213 are names there
     metric = Metric(target.metric)
     found = subgroups(target.y, p, people, metric, values, quantiles=3 if many else 0, seed=seed)
     return [group.to_dict() for group in found]

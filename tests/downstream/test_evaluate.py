@@ -17,11 +17,12 @@ from sklearn.metrics import accuracy_score, f1_score
 from biossl.cli import main
 from biossl.config import dump_yaml, load_yaml
 from biossl.corpus import Corpus
-from biossl.downstream.evaluate import evaluate
+from biossl.downstream.evaluate import _groups, evaluate
 from biossl.downstream.finetune import scarce_rows
 from biossl.downstream.model import load_model
 from biossl.downstream.predictions import predict
 from biossl.errors import DataError, RequestError
+from biossl.protocol import Target
 from biossl.report.run_page import write_report
 
 
@@ -291,3 +292,12 @@ def test_the_r_example_of_the_page_reads_what_was_written(result: dict[str, Any]
     (tmp_path / "read.R").write_text(example("r", Path(result["out"])))
     done = subprocess.run(["Rscript", str(tmp_path / "read.R")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_records_whose_names_are_numbers_are_groups_of_their_own_and_ages_are_cut() -> None:
+    values = np.repeat([str(100 + k) for k in range(8)], 3).astype(object)
+    y = np.tile([0.0, 1.0, 0.0], 8)
+    target, p = Target("multiclass", y, ("a", "b")), np.stack([1 - y, y], axis=1)
+    found = [g["name"] for g in _groups(target, p, values.astype(str), "record", values, 0)]
+    assert found == [str(100 + k) for k in range(8)]
+    assert len(_groups(target, p, values.astype(str), "age", values, 0)) == 3
