@@ -10,6 +10,7 @@ from typing import Any
 
 from biossl.corpus.within import WARNING
 
+FEW = 15  # judged subjects under which intervals by resampling them are not to be trusted
 METRIC_NAMES = {
     "macro_f1": "macro F1", "accuracy": "accuracy", "balanced_accuracy": "balanced acc.", "macro_auroc": "macro AUROC",
     "r2": "R2", "mae": "MAE", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC",
@@ -94,12 +95,16 @@ def cross_line(cross: dict[str, Any]) -> str:
 
 
 def warnings(result: dict[str, Any]) -> list[str]:
-    """What has to be known before any figure of a result is read: a within-subject split, a confounded label, classes a mean lacks."""
+    """What has to be known before any figure of a result is read: what a figure cannot say (split, confound, few people, absent classes)."""
     out = []
     if result.get("within_subject"):
         out.append(f"{WARNING}; intervals resample recordings, not subjects")
     if result.get("confounds"):
         out.append(f"confound of '{result['label']}': {result['confounds']}")
+    people = result.get("seen", {}).get("of", FEW)
+    if "scores" in result and people < FEW and not result.get("within_subject"):
+        what = "1 judged subject says" if people == 1 else f"{people} judged subjects say"
+        out.append(f"{what} little about others: do not trust intervals and verdicts (better, worse) over so few")
     rows = result.get("per_class") or []
     lost = [str(r["class"]) for r in rows if "auroc" in r and r["auroc"] is None]
     if lost:

@@ -120,5 +120,7 @@ def test_a_mean_over_fewer_classes_than_it_names_says_so_before_any_figure() -> 
         {"class": "HYP", "n": 4, "auroc": 0.7},
     ]
     (line,) = warnings({"metric": "macro_auroc", "per_class": rows})
+    few = {"metric": "r2", "scores": {}, "seen": {"subjects": 0, "of": 9}}
+    assert warnings(few)[0].startswith("9 judged subjects say little") and not warnings(few | {"seen": {"subjects": 0, "of": 15}})
     assert line.startswith("macro AUROC is of 2 of 3 classes: NORM cannot be judged here")
     assert not warnings({"metric": "macro_auroc", "per_class": rows[1:]}) and not warnings({"metric": "r2", "per_class": []})
