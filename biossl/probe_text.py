@@ -95,7 +95,7 @@ def cross_line(cross: dict[str, Any]) -> str:
 
 
 def warnings(result: dict[str, Any]) -> list[str]:
-    """What has to be known before any figure of a result is read: what a figure cannot say (split, confound, few people, absent classes)."""
+    """What has to be known before any figure of a result is read: split, confound, few people, classes that a mean lacks."""
     out = []
     if result.get("within_subject"):
         out.append(f"{WARNING}; intervals resample recordings, not subjects")

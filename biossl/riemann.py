@@ -1,7 +1,7 @@
 """Covariances of EEG windows in a tangent space: the usual baseline of EEG classification (Barachant et al. 2012).
 
-What lives here: Covariances, their mean and the projection are pyRiemann's; which windows are used, and the
-linear model behind, are ``rivals.py``'s and ``protocol.py``'s.
+What lives here: :func:`covariances` and :func:`tangent_features`. Estimate, mean and projection are pyRiemann's; which windows are used, and
+the linear model behind, are ``rivals.py``'s and ``protocol.py``'s.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from biossl.protocol import spread
 
 Array = NDArray[Any]
 MOST_WINDOWS = 2_000  # of which the mean is taken, drawn evenly
@@ -61,8 +63,6 @@ def tangent_features(train: Array, test: Array, *, seed: int = 0) -> tuple[Array
     [(4, 6), (2, 6)]
     """
     from pyriemann.tangentspace import TangentSpace
-
-    from biossl.protocol import spread
 
     floor = _FLOOR * train.diagonal(axis1=1, axis2=2).mean() * np.eye(train.shape[1])
     space = TangentSpace(metric="riemann").fit(train[spread(len(train), MOST_WINDOWS, seed)] + floor)

@@ -236,8 +236,11 @@ def seen_subjects(
     people = _by_subject(corpus, rows)
     own, secret = corpus.card.name, corpus.facts["card"]["secret_id"]
     before = [mark[2:].rpartition(":")[::2] for mark in remembered if mark.startswith("c:")]
-    both = {name for name, _ in before} & set(corpus.card.overlaps)
-    if (own, True) in {(name, key != secret) for name, key in before} or (f"o:{own}" in remembered and not both):
+    others = {name for name, _ in before} - {own}
+    both = others & set(corpus.card.overlaps)
+    if (own, True) in {(name, key != secret) for name, key in before}:
+        return people
+    if f"o:{own}" in remembered and (not both or others - both):  # said by a card of which this one does not say what is shared
         return people
     doubtful = np.zeros(len(corpus.index), bool)
     for name in both:
@@ -266,7 +269,8 @@ def _overlapping(corpus: Corpus, name: str) -> np.ndarray:
     out = np.ones(len(corpus.index), bool)
     for column, values in corpus.card.overlap_where.get(name, {}).items():
         if column in corpus.index:
-            out &= corpus.index[column].astype(str).isin(values).to_numpy()
+            cells = corpus.index[column]
+            out &= (cells.astype(str).isin(values) | cells.isin(["", None])).to_numpy()  # of no known value: it may be
     return out
 
 

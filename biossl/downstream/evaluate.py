@@ -42,6 +42,7 @@ from biossl.judging import Rows, as_asked, scored
 from biossl.ledger import commit, record_opening
 from biossl.metrics import Metric
 from biossl.probe import count_rows
+from biossl.probe_text import FEW
 from biossl.protocol import Target
 
 Array = NDArray[Any]
@@ -229,9 +230,9 @@ def _written(result: dict[str, Any], corpus: Corpus, folder: Path, table: pd.Dat
     total, split, part = result["seen"]["of"], result["split"], result["part"]
     if total < FEW_SUBJECTS:
         notes.append(f"{total} judged subject{'s' if total > 1 else ''}: nothing can be said about other people from so few")
-    elif total < 15:
+    elif total < FEW:
         notes.append(f"{total} judged subjects are few: intervals over so few are wide at best")
-    if result["within_subject"] and result["counts"]["records"] < 15:
+    if result["within_subject"] and result["counts"]["records"] < FEW:
         notes.append(f"{result['counts']['records']} judged recordings are few: intervals over so few are not to be trusted")
     result |= {"notes": notes, "out": str(folder)}
     if split is None or part not in ("train", "val"):

@@ -29,6 +29,7 @@ from biossl.downstream.foldrun import FoldRun, read_folds
 from biossl.downstream.model import load_model
 from biossl.errors import RequestError
 from biossl.ledger import commit, record_opening
+from biossl.probe_text import FEW
 from biossl.progress import track
 
 
@@ -177,13 +178,13 @@ def _said_by(facts: list[dict[str, Any]]) -> list[str]:
 def _few(held: FoldRun, n_subjects: int, n_recordings: int | None) -> list[str]:
     """``n_recordings`` of a within-subject split."""
     notes = []
-    if n_recordings is not None and n_recordings < 15:
+    if n_recordings is not None and n_recordings < FEW:
         notes.append(f"{n_recordings} judged recordings are few: intervals over so few are not to be trusted")
     if n_subjects < FEW_SUBJECTS:
         notes.append(
             f"{n_subjects} judged subject{'s' if n_subjects > 1 else ''}: nothing can be said about other people from so few"
         )
-    elif n_subjects < 15:
+    elif n_subjects < FEW:
         notes.append(f"{n_subjects} judged subjects are few: intervals over so few are wide at best")
     if len(held.seeds) < 5:
         notes.append(f"{len(held.seeds)} seed{'s' if len(held.seeds) > 1 else ''}: a claim needs at least five")

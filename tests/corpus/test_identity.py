@@ -141,6 +141,10 @@ def test_what_cannot_be_told_apart_counts_as_seen(tmp_path: Path) -> None:
     assert seen(some, range(4), subject_keys(one, [0])) == 1, "those alone that the card says are shared"
     other = corpus_of(tmp_path / "h", ["9"], [9], ["train"], name="other", overlaps=["cinc"])
     assert seen(some, range(4), subject_keys(other, [0])) == 2, "another card says all may be"
+    both = subject_keys(one, [0]) | subject_keys(other, [0])
+    assert seen(some, range(4), both) == 2, "also of an encoder that a card with a known overlap was trained with"
+    some.index["fold"] = ["val", "val", "", ""]
+    assert seen(some, range(4), subject_keys(one, [0])) == 2, "a recording of which it is not known may be shared"
     a = make_corpus(tmp_path / "e", n_channels=1, n_subjects=6, public=False)
     b = make_corpus(tmp_path / "f", n_channels=1, n_subjects=6, public=False, seed=1)  # another secret
     assert seen(b, range(48), subject_keys(a, range(8))) == 6
